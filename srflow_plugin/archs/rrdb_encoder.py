@@ -1,0 +1,69 @@
+"""The LR encoder: an RRDB network whose features condition the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from basicsr.archs.arch_util import make_layer
+from basicsr.archs.rrdbnet_arch import RRDB
+from torch import Tensor, nn
+
+
+class RRDBEncoder(nn.Module):
+    """RRDB network g(x) of ESRGAN without its image output; it returns one context for each flow level.
+
+    Level l works at ``scale / 2^l`` of the LR size. Its context is the encoder's own features of that size followed by
+    the outputs of ``feature_blocks``, resized to it by nearest neighbour. Only what some level reads is computed.
+
+    Args:
+        num_in_ch, num_feat, num_grow_ch, num_block: as in BasicSR's RRDBNet.
+        feature_blocks: the RRDBs, counted from 0, whose outputs every level gets.
+        scale: upscaling factor, a power of 2.
+        num_levels: number of flow levels.
+    """
+
+    def __init__(
+        self,
+        num_in_ch: int,
+        num_feat: int,
+        num_grow_ch: int,
+        num_block: int,
+        feature_blocks: Sequence[int],
+        scale: int,
+        num_levels: int,
+    ) -> None:
+        super().__init__()
+        self.feature_blocks = tuple(feature_blocks)
+        self.level_scales = [scale / 2**level for level in range(1, num_levels + 1)]
+        self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
+        self.body = make_layer(RRDB, num_block, num_feat=num_feat, num_grow_ch=num_grow_ch)
+        self.conv_body = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        num_upsamplings = sum(level_scale > 1 for level_scale in self.level_scales)
+        self.upconvs = nn.ModuleList(nn.Conv2d(num_feat, num_feat, 3, padding=1) for _ in range(num_upsamplings))
+        self.out_channels = num_feat * (1 + len(self.feature_blocks))
+
+    def forward(self, lq: Tensor) -> list[Tensor]:
+        """LR image (B, num_in_ch, h, w) -> contexts (B, out_channels, s_l h, s_l w), finest level first."""
+        features = self.conv_first(lq)
+        block_outputs = []
+        for index, block in enumerate(self.body):
+            features = block(features)
+            if index in self.feature_blocks:
+                block_outputs.append(features)
+        blocks = torch.cat(block_outputs, dim=1)
+
+        trunk = self.conv_body(features) + features
+        own = {1.0: trunk}
+        finer, scale = trunk, 1.0
+        for upconv in self.upconvs:
+            finer, scale = F.leaky_relu(upconv(F.interpolate(finer, scale_factor=2, mode="nearest")), 0.2), scale * 2
+            own[scale] = finer
+        coarser, scale = trunk, 1.0
+        while scale > self.level_scales[-1]:
+            coarser, scale = F.interpolate(coarser, scale_factor=0.5, mode="bilinear", align_corners=False), scale / 2
+            own[scale] = coarser
+
+        levels = [own[scale] for scale in self.level_scales]
+        return [torch.cat([level, F.interpolate(blocks, level.shape[2:], mode="nearest")], dim=1) for level in levels]

@@ -1,0 +1,177 @@
+"""SRFlow: the encoder and the flow as one network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from basicsr.utils.registry import ARCH_REGISTRY
+from torch import Tensor, nn
+
+from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
+from srflow_plugin.flow import (
+    ChannelAffine,
+    MultiScaleFlow,
+    bits_per_dimension,
+    initialize_from_data,
+    standard_normal_log_prob,
+)
+
+GREY_LEVELS = 256
+
+
+class NLLTerms(NamedTuple):
+    """The negative log-likelihood and what it is made of, each (B,) in bits per dimension: nll = prior + logdet.
+
+    ``logdet`` includes the dequantisation term where there is one.
+    """
+
+    nll: Tensor
+    prior: Tensor
+    logdet: Tensor
+
+
+@ARCH_REGISTRY.register()
+class SRFlowNet(nn.Module):
+    """SRFlow (Lugmayr et al., ECCV 2020): the distribution of HR images given an LR image, by an invertible network.
+
+    ``log p(y | x) = log N(f(y; x); 0, I) + log|det df/dy|``. Images are RGB in [0, 1]. Any LR size works: where
+    the flow needs a multiple, both images are extended by their last row and column inside and cropped outside.
+
+    Args:
+        scale: upscaling factor: 2, 4, 8, ...
+        num_in_ch, num_feat, num_grow_ch, num_block: the RRDB encoder, as in BasicSR's RRDBNet.
+        feature_blocks: RRDBs, counted from 0, whose outputs condition every level.
+        num_steps: conditional flow steps per level (the paper's K).
+        num_levels: flow levels (the paper's L); at least log2(scale), the released networks have one more.
+        hidden_channels: width of the conditional networks.
+        noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
+            -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``.
+        noise_sigma: in grey levels (of 255), read with noise="gaussian" only. Paper, general SR: 4 / sqrt(3).
+
+    Raises:
+        ValueError: arguments that cannot make a network, with what would.
+    """
+
+    def __init__(
+        self,
+        scale: int = 4,
+        num_in_ch: int = 3,
+        num_feat: int = 64,
+        num_grow_ch: int = 32,
+        num_block: int = 23,
+        feature_blocks: Sequence[int] = (1, 8, 15, 22),
+        num_steps: int = 16,
+        num_levels: int = 3,
+        hidden_channels: int = 64,
+        noise: Literal["none", "uniform", "gaussian"] = "none",
+        noise_sigma: float = 4 / math.sqrt(3),
+    ) -> None:
+        super().__init__()
+        if scale < 2 or scale & (scale - 1):
+            raise ValueError(f"scale must be a power of 2 from 2 on, not {scale}")
+        if 2**num_levels < scale:
+            raise ValueError(f"num_levels must be at least {int(math.log2(scale))} for scale {scale}, not {num_levels}")
+        if not feature_blocks or not all(0 <= block < num_block for block in feature_blocks):
+            raise ValueError(
+                f"feature_blocks must name RRDBs from 0 to {num_block - 1} (num_block is {num_block}), "
+                f"not {list(feature_blocks)}"
+            )
+        if noise not in ("none", "uniform", "gaussian"):
+            raise ValueError(f"noise must be none, uniform or gaussian, not {noise!r}")
+        self.scale = scale
+        self.lq_multiple = max(1, 2**num_levels // scale)
+        self.noise = noise
+        self.noise_sigma = noise_sigma
+        self.encoder = RRDBEncoder(num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels)
+        self.flow = MultiScaleFlow(num_in_ch, self.encoder.out_channels, num_levels, num_steps, hidden_channels)
+
+    def forward(self, gt: Tensor, lq: Tensor, terms: bool = False) -> Tensor | NLLTerms:
+        """NLL of ``gt`` (B, 3, scale*h, scale*w) given ``lq`` (B, 3, h, w): (B,) in bits per dimension.
+
+        In train mode the noise setting is applied first. With ``terms`` the summands come along.
+        """
+        offset = 0.0
+        if self.training and self.noise == "uniform":
+            gt = gt + torch.rand_like(gt) / GREY_LEVELS
+            offset = math.log2(GREY_LEVELS)
+        elif self.training and self.noise == "gaussian":
+            gt = gt + torch.randn_like(gt) * (self.noise_sigma / 255)
+        latents, log_det = self.encode(gt, lq)
+        dimensions = sum(latent[0].numel() for latent in latents)
+        log_prob = torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
+        prior = bits_per_dimension(log_prob, dimensions)
+        logdet = bits_per_dimension(log_det, dimensions) + offset
+        return NLLTerms(prior + logdet, prior, logdet) if terms else prior + logdet
+
+    def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
+        """``gt`` given ``lq`` -> latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
+
+        No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det.
+        """
+        if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
+            raise ValueError(
+                f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
+            )
+        return self.flow(self._pad(gt, self.scale * self.lq_multiple), self._contexts(lq))
+
+    def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
+        """Latents given ``lq`` (B, 3, h, w) -> image (B, 3, scale*h, scale*w), not clamped: inverse of encode."""
+        return self._decode(latents, self._contexts(lq), lq)
+
+    @torch.no_grad()
+    def sample(self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None) -> Tensor:
+        """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
+
+        Args:
+            lq: (B, 3, h, w), any size.
+            temperature: standard deviation of the latents; 0 is deterministic.
+            num_samples: images for each LR image.
+            seed: makes the draw repeatable on the same kind of device; the first n of m samples are those of n.
+
+        Returns:
+            (num_samples, B, 3, scale*h, scale*w), not clamped.
+        """
+        if temperature < 0 or num_samples < 1:
+            raise ValueError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+        generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
+        contexts = self._contexts(lq)
+        shapes = self.latent_shapes(*lq.shape[2:])
+        samples = []
+        for _ in range(num_samples):
+            latents = [
+                temperature * torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device)
+                for shape in shapes
+            ]
+            samples.append(self._decode(latents, contexts, lq))
+        return torch.stack(samples)
+
+    def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
+        """Shapes (C, H, W) of the latents, finest first, for an LR image of h x w."""
+        multiple = self.lq_multiple
+        height, width = (self.scale * multiple * math.ceil(size / multiple) for size in (h, w))
+        return self.flow.latent_shapes(height, width)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether every data-fitted affine layer has seen data (in this run or in a checkpoint's)."""
+        return all(bool(layer.initialized) for layer in self.modules() if isinstance(layer, ChannelAffine))
+
+    def initialize(self, gt: Tensor, lq: Tensor) -> None:
+        """Fit all ActNorms to one training batch; the step before the first update."""
+        initialize_from_data(self, gt, lq)
+
+    def _contexts(self, lq: Tensor) -> list[Tensor]:
+        return self.encoder(self._pad(lq, self.lq_multiple))
+
+    def _decode(self, latents: Sequence[Tensor], contexts: Sequence[Tensor], lq: Tensor) -> Tensor:
+        image, _ = self.flow.inverse(latents, contexts)
+        return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
+
+    @staticmethod
+    def _pad(image: Tensor, multiple: int) -> Tensor:
+        bottom, right = (-size % multiple for size in image.shape[2:])
+        return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

@@ -1,0 +1,135 @@
+"""The commands: ``basicsr train|test`` and ``srflow prepare``; ``python -m srflow_plugin`` knows them all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import basicsr.test
+import basicsr.train
+import torch.distributed
+
+from srflow_plugin import __version__, compat
+from srflow_plugin.cli.options import parse_options
+from srflow_plugin.data.prepare import find_images, write_lmdb_pair
+from srflow_plugin.errors import UserError
+
+PLUGIN_GROUP = "basicsr.plugins"
+
+
+def basicsr_command(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``basicsr``."""
+    return _run("basicsr", "Train and test BasicSR models, SRFlow and other plugins' included.", TRAIN_AND_TEST, argv)
+
+
+def srflow_command(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``srflow``."""
+    return _run("srflow", "What BasicSR has no word for.", TOOLS, argv)
+
+
+def all_commands(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m srflow_plugin``."""
+    return _run("python -m srflow_plugin", "SRFlow for BasicSR.", {**TRAIN_AND_TEST, **TOOLS}, argv)
+
+
+def _run(name: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command, (help_text, add_arguments, run) in commands.items():
+        subparser = subparsers.add_parser(command, help=help_text, description=help_text)
+        add_arguments(subparser)
+        subparser.set_defaults(run=run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        parser.exit(2, f"{name}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{name}: interrupted\n")
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def _add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-opt", required=True, metavar="FILE", help="option file (YAML)")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
+        help="how processes are started; under torchrun the default is pytorch, else none",
+    )
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's newest state, if any")
+    parser.add_argument("--debug", action="store_true", help="log every iteration, save and validate every 8th")
+    parser.add_argument("--local_rank", type=int, default=0, help="accepted from old launchers; not used")
+    parser.add_argument(
+        "--force_yml", nargs="+", metavar="KEY:SUBKEY=VALUE", help="change options, e.g. train:ema_decay=0.999"
+    )
+
+
+def _train(args: argparse.Namespace) -> None:
+    _load_plugins()
+    root = Path.cwd()
+    opt = parse_options(args, root, is_train=True)
+    # BasicSR's own pipeline with our reading of options and states in place of its own; compat.py says why.
+    basicsr.train.parse_options = lambda root_path, is_train: (opt, args)
+    basicsr.train.load_resume_state = compat.load_resume_state
+    basicsr.train.train_pipeline(str(root))
+
+
+def _test(args: argparse.Namespace) -> None:
+    _load_plugins()
+    root = Path.cwd()
+    opt = parse_options(args, root, is_train=False)
+    basicsr.test.parse_options = lambda root_path, is_train: (opt, args)
+    basicsr.test.test_pipeline(str(root))
+
+
+def _load_plugins() -> None:
+    """Import every package that registers classes with BasicSR and says so by an entry point."""
+    for plugin in entry_points(group=PLUGIN_GROUP):
+        try:
+            plugin.load()
+        except Exception as error:
+            raise UserError(f"plugin {plugin.name} ({plugin.value}) cannot be imported: {error!r}") from error
+
+
+def _add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folder with HR images")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="writes OUTPUT_HR.lmdb and OUTPUT_LRx4.lmdb")
+    parser.add_argument("--scale", type=int, default=4, help="downscaling factor (default: 4)")
+    parser.add_argument("--crop-size", type=int, help="cut HR images into tiles of that size, e.g. 480; default: whole")
+    parser.add_argument(
+        "--border",
+        choices=["symmetric", "replicate"],
+        default="symmetric",
+        help="of the bicubic downscale: symmetric as in MATLAB today, replicate as in the common Set5/Set14 files",
+    )
+    parser.add_argument("--workers", type=int, help="processes (default: all cores, fewer for few images)")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    images = [image for folder in args.folders for image in find_images(folder)]
+    hr_lmdb, lr_lmdb = (Path(f"{args.output}_{kind}.lmdb") for kind in ("HR", f"LRx{args.scale}"))
+    count = write_lmdb_pair(images, hr_lmdb, lr_lmdb, args.scale, args.crop_size, args.border, args.workers)
+    sys.stdout.write(f"{count} pairs from {len(images)} images: {hr_lmdb}, {lr_lmdb}\n")
+
+
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]
+TRAIN_AND_TEST: dict[str, Command] = {
+    "train": ("train a model as an option file says", _add_pipeline_arguments, _train),
+    "test": ("test a model as an option file says", _add_pipeline_arguments, _test),
+}
+TOOLS: dict[str, Command] = {
+    "prepare": (
+        "make a pair of LMDBs, HR and MATLAB-bicubic LR, from images",
+        _add_prepare_arguments,
+        _prepare,
+    ),
+}

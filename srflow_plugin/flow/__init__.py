@@ -1,0 +1,27 @@
+"""The conditional normalizing flow, torch only.
+
+Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, invertible 1x1 convolution, squeeze),
+:mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents).
+"""
+
+from srflow_plugin.flow.bijection import Bijection, Chain
+from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.density import bits_per_dimension, standard_normal_log_prob
+from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
+from srflow_plugin.flow.multiscale import MultiScaleFlow
+
+__all__ = [
+    "ActNorm",
+    "AffineCoupling",
+    "AffineInjector",
+    "Bijection",
+    "Chain",
+    "ChannelAffine",
+    "InvertibleConv1x1",
+    "MultiScaleFlow",
+    "Split",
+    "Squeeze",
+    "bits_per_dimension",
+    "initialize_from_data",
+    "standard_normal_log_prob",
+]

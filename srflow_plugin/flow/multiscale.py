@@ -1,0 +1,103 @@
+"""The whole flow: levels of steps, with latents split off on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srflow_plugin.flow.bijection import Chain
+from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.layers import ActNorm, InvertibleConv1x1, Squeeze
+
+TRANSITION_STEPS = 2
+
+
+def transition_step(channels: int) -> Chain:
+    """ActNorm and invertible 1x1 convolution: lets a level mix its channels before the context enters."""
+    return Chain([ActNorm(channels), InvertibleConv1x1(channels)])
+
+
+def flow_step(channels: int, context_channels: int, hidden_channels: int) -> Chain:
+    """One conditional flow step (SRFlow, figure 2)."""
+    return Chain(
+        [
+            ActNorm(channels),
+            InvertibleConv1x1(channels),
+            AffineInjector(channels, context_channels, hidden_channels),
+            AffineCoupling(channels, context_channels, hidden_channels),
+        ]
+    )
+
+
+class MultiScaleFlow(nn.Module):
+    """The invertible network f(y; x): images to latents and back (SRFlow, section 3.3).
+
+    Level l = 1..L: squeeze, two transition steps, K conditional steps, and at levels l < L - 1 a split that hands
+    half of the channels out as a latent. What is left after level L is the last latent.
+
+    Args:
+        in_channels: channels of the image.
+        context_channels: channels of the context that every level is given.
+        num_levels: L. Height and width of the image must be multiples of 2^L.
+        num_steps: K.
+        hidden_channels: width of the conditional networks.
+    """
+
+    def __init__(
+        self, in_channels: int, context_channels: int, num_levels: int, num_steps: int, hidden_channels: int
+    ) -> None:
+        super().__init__()
+        levels: list[Chain] = []
+        splits: list[Split] = []
+        channels = in_channels
+        for level in range(1, num_levels + 1):
+            channels *= 4
+            steps = [transition_step(channels) for _ in range(TRANSITION_STEPS)]
+            steps += [flow_step(channels, context_channels, hidden_channels) for _ in range(num_steps)]
+            levels.append(Chain([Squeeze(), *steps]))
+            if level < num_levels - 1:
+                splits.append(Split(channels))
+                channels //= 2
+        self.in_channels = in_channels
+        # nn.ModuleList does not tell what it holds.
+        self.levels: Sequence[Chain] = nn.ModuleList(levels)  # type: ignore[assignment]
+        self.splits: Sequence[Split] = nn.ModuleList(splits)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Encode: image (B, C, H, W) and one context a level, finest first -> latents, finest first, log-det (B,)."""
+        total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        latents = []
+        for index, (level, context) in enumerate(zip(self.levels, contexts, strict=True)):
+            x, logdet = level(x, context)
+            total = total + logdet
+            if index < len(self.splits):
+                x, latent, logdet = self.splits[index](x)
+                total = total + logdet
+                latents.append(latent)
+        return [*latents, x], total
+
+    def inverse(self, latents: Sequence[Tensor], contexts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode: latents, finest first -> image (B, C, H, W), log-det (B,) of this direction."""
+        *split_latents, y = latents
+        total = torch.zeros(len(y), dtype=y.dtype, device=y.device)
+        for index in reversed(range(len(self.levels))):
+            if index < len(self.splits):
+                y, logdet = self.splits[index].inverse(y, split_latents[index])
+                total = total + logdet
+            y, logdet = self.levels[index].inverse(y, contexts[index])
+            total = total + logdet
+        return y, total
+
+    def latent_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """Shapes (C, H, W) of the latents, finest first, of an image of that size."""
+        shapes = []
+        channels = self.in_channels
+        for index in range(len(self.levels)):
+            channels, height, width = 4 * channels, height // 2, width // 2
+            if index < len(self.splits):
+                kept = self.splits[index].kept
+                shapes.append((channels - kept, height, width))
+                channels = kept
+        return [*shapes, (channels, height, width)]

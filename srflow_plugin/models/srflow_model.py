@@ -1,0 +1,263 @@
+"""Training and validation of SRFlow on top of BasicSR's SRModel."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch.distributed
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.metrics import calculate_metric
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from srflow_plugin.models.grid import bicubic_upscale, comparison_grid
+
+GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
+SAMPLES_PER_GRID = 3
+
+
+@MODEL_REGISTRY.register()
+class SRFlowModel(SRModel):
+    """SRFlow with its negative log-likelihood.
+
+    Option keys beyond SRModel's:
+        train.nll_opt: the loss, ``type: NLLLoss``.
+        train.freeze_encoder_iters: the encoder does not train up to and including this iteration. Default: 0.
+        train.optim_g.lr_encoder: learning rate of the encoder's group. Default: that of the flow.
+        train.grad_clip: largest gradient norm. Default: no clipping.
+        val.temperature: one or a list. Default: 0.9. With several, a metric's name ends in its ``_tau<temperature>``.
+        val.num_samples: images for each LR image and temperature > 0; metrics are averaged. Default: 1.
+        val.seed: of the samples, the same for each image. Default: 0.
+        val.bicubic: also log each metric of bicubic upscaling. Default: false.
+    """
+
+    net_g: nn.Module
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.freeze_encoder_iters = opt.get("train", {}).get("freeze_encoder_iters", 0)
+        self.encoder_frozen = opt["is_train"] and self.freeze_encoder_iters > 0
+        if opt.get("val"):
+            self.val_variants = make_val_variants(opt["val"])
+            opt["val"]["metrics"] = dict(item for variant in self.val_variants for item in variant.metrics.items())
+        super().__init__(opt)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def init_training_settings(self) -> None:
+        train_opt = self.opt["train"]
+        self.net_g.train()
+        self.ema_decay = train_opt.get("ema_decay", 0)
+        if self.ema_decay > 0:
+            self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval()
+            load_path = self.opt["path"].get("pretrain_network_g")
+            if load_path is not None:
+                strict = self.opt["path"].get("strict_load_g", True)
+                self.load_network(self.net_g_ema, load_path, strict, "params_ema")
+            else:
+                self._restart_ema()
+        self.cri_nll = build_loss(train_opt["nll_opt"]).to(self.device)
+        self.grad_clip = train_opt.get("grad_clip", math.inf)
+        self.setup_optimizers()
+        self.setup_schedulers()
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Wrap for the device; the encoder's gradients are settled before, since DDP looks at them once."""
+        net.encoder.requires_grad_(not self.encoder_frozen)
+        if self.opt["dist"] and self.device.type == "cpu":
+            return DistributedDataParallel(net)
+        return super().model_to_device(net)
+
+    def setup_optimizers(self) -> None:
+        """One optimiser with two groups, "flow" and "encoder"; Adam passes over parameters without a gradient."""
+        optim_opt = dict(self.opt["train"]["optim_g"])
+        optim_type, lr = optim_opt.pop("type"), optim_opt.pop("lr")
+        lr_encoder = optim_opt.pop("lr_encoder", lr)
+        net = self.get_bare_model(self.net_g)
+        groups = [
+            {"name": "flow", "params": list(net.flow.parameters()), "lr": lr},
+            {"name": "encoder", "params": list(net.encoder.parameters()), "lr": lr_encoder},
+        ]
+        self.optimizer_g = self.get_optimizer(optim_type, groups, lr, **optim_opt)
+        self.optimizers.append(self.optimizer_g)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        net = self.get_bare_model(self.net_g)
+        if not net.initialized:
+            self.initialize_actnorms()
+        if self.encoder_frozen and current_iter > self.freeze_encoder_iters:
+            self.unfreeze_encoder()
+
+        self.optimizer_g.zero_grad()
+        terms = self.net_g(self.gt, self.lq, terms=True)
+        loss = self.cri_nll(terms.nll)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip)
+        self.optimizer_g.step()
+
+        losses = OrderedDict(l_nll=terms.nll.mean(), l_prior=terms.prior.mean(), l_logdet=terms.logdet.mean())
+        losses = OrderedDict((name, value.detach()) for name, value in losses.items())
+        self.log_dict = self.reduce_loss_dict(OrderedDict(losses, grad_norm=grad_norm))
+        for group in self.optimizer_g.param_groups:
+            self.log_dict[f"lr_{group['name']}"] = group["lr"]
+        if self.ema_decay > 0:
+            self.model_ema(decay=self.ema_decay)
+
+    def initialize_actnorms(self) -> None:
+        """Fit the ActNorms to the first batch: on rank 0, for all ranks."""
+        net = self.get_bare_model(self.net_g)
+        net.initialize(self.gt, self.lq)
+        if self.opt["dist"]:
+            for tensor in net.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
+        if self.ema_decay > 0:
+            self._restart_ema()
+        get_root_logger().info("ActNorm layers are initialised from the first batch.")
+
+    def unfreeze_encoder(self) -> None:
+        """From now on the encoder trains too."""
+        self.encoder_frozen = False
+        # A new wrapper: one made before does not synchronise parameters that had no gradient then.
+        self.net_g = self.model_to_device(self.get_bare_model(self.net_g))
+        get_root_logger().info(f"The encoder trains from here on (freeze_encoder_iters: {self.freeze_encoder_iters}).")
+
+    def _restart_ema(self) -> None:
+        self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
+
+    # -- validation ----------------------------------------------------------------------------------------------------
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        super().feed_data(data)
+        if "gt" not in data:
+            self.gt = None
+
+    def test(self, temperature: float | None = None) -> None:
+        """Sample ``self.lq``: ``self.output`` is (num_samples * B, 3, H, W).
+
+        The temperature is the option file's first one unless given; at 0 there is one sample, since all are equal.
+        """
+        val_opt = self.opt.get("val") or {}
+        if temperature is None:
+            temperature = _temperatures(val_opt)[0]
+        net = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        was_training = net.training
+        net.eval()
+        num_samples = val_opt.get("num_samples", 1) if temperature > 0 else 1
+        self.output = net.sample(self.lq, temperature, num_samples, val_opt.get("seed", 0)).flatten(0, 1)
+        net.train(was_training)
+
+    def nondist_validation(
+        self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
+    ) -> None:
+        """Sample every image at every temperature; log metrics, save images and grids, named as SRModel does."""
+        dataset_name = dataloader.dataset.opt["name"]  # type: ignore[attr-defined]
+        logger = get_root_logger()
+        totals: defaultdict[str, float] = defaultdict(float)
+        for index, data in enumerate(tqdm(dataloader, unit="image", disable=not self.opt["val"].get("pbar", False))):
+            name = Path(data["lq_path"][0]).stem
+            self.feed_data(data)
+            gt = None if self.gt is None else tensor2img(self.gt)
+            pictures: dict[str, list[np.ndarray]] = {}
+            for variant in self.val_variants:
+                self._run(variant)
+                nonfinite = self.output.numel() - int(self.output.isfinite().sum())
+                if nonfinite:
+                    logger.warning(f"{dataset_name}/{name}{variant.suffix}: {nonfinite} values are not finite.")
+                totals["nonfinite"] += nonfinite
+                pictures[variant.suffix] = [tensor2img(image) for image in self.output]
+                for metric, metric_opt in variant.metrics.items():
+                    values = [_metric(picture, gt, metric_opt) for picture in pictures[variant.suffix]]
+                    totals[metric] += float(np.mean(values))
+
+            grid_to_board = tb_logger is not None and index < GRIDS_PER_DATASET
+            if save_img:
+                for suffix, samples in pictures.items():
+                    for number, picture in enumerate(samples):
+                        sample_suffix = f"_{number}" if len(samples) > 1 else ""
+                        imwrite(picture, self._picture_path(dataset_name, name, current_iter, suffix + sample_suffix))
+            if save_img or grid_to_board:
+                grid = self._grid(pictures, gt)
+                if save_img:
+                    imwrite(grid, self._picture_path(dataset_name, name, current_iter, "_grid"))
+                if grid_to_board:
+                    rgb = np.ascontiguousarray(grid[..., ::-1])
+                    tb_logger.add_image(f"{dataset_name}/{name}", rgb, current_iter, dataformats="HWC")
+
+        if tb_logger:
+            tb_logger.add_scalar(f"metrics/{dataset_name}/nonfinite", totals["nonfinite"], current_iter)
+        if self.opt["val"].get("metrics"):
+            self._initialize_best_metric_results(dataset_name)
+            self.metric_results = {name: totals[name] / len(dataloader) for name in self.opt["val"]["metrics"]}
+            for metric, value in self.metric_results.items():
+                self._update_best_metric_result(dataset_name, metric, value, current_iter)
+            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+
+    def _run(self, variant: ValVariant) -> None:
+        if variant.temperature is None:
+            self.output = bicubic_upscale(self.lq, self.get_bare_model(self.net_g).scale)
+        else:
+            self.test(variant.temperature)
+
+    def _grid(self, pictures: dict[str, list[np.ndarray]], gt: np.ndarray | None) -> np.ndarray:
+        """LR, bicubic, tau = 0, samples of the highest temperature and ground truth of the image fed last."""
+        samples = {variant.temperature: pictures[variant.suffix] for variant in self.val_variants}
+        if None not in samples:
+            samples[None] = [tensor2img(bicubic_upscale(self.lq, self.get_bare_model(self.net_g).scale))]
+        if 0 not in samples:
+            self.test(0)
+            samples[0] = [tensor2img(self.output)]
+        columns = [("LR", tensor2img(self.lq)), ("bicubic", samples[None][0])]
+        for temperature in sorted({0, max(_temperatures(self.opt["val"]))}):
+            columns += [(f"tau {temperature:g}", image) for image in samples[temperature][:SAMPLES_PER_GRID]]
+        if gt is not None:
+            columns.append(("GT", gt))
+        return comparison_grid(columns, columns[1][1].shape[0])
+
+    def _picture_path(self, dataset_name: str, name: str, current_iter: int | str, suffix: str) -> str:
+        folder = Path(self.opt["path"]["visualization"])
+        if self.opt["is_train"]:
+            return str(folder / name / f"{name}_{current_iter}{suffix}.png")
+        label = self.opt["val"].get("suffix") or self.opt["name"]
+        return str(folder / dataset_name / f"{name}_{label}{suffix}.png")
+
+
+class ValVariant(NamedTuple):
+    """One way to super-resolve the validation images, with the metrics that it is measured by."""
+
+    suffix: str  # of the metrics' names and of the images' files
+    temperature: float | None  # None: bicubic upscaling
+    metrics: dict[str, dict[str, Any]]
+
+
+def make_val_variants(val_opt: dict[str, Any]) -> list[ValVariant]:
+    """The variants that the options under ``val`` ask for."""
+    temperatures = _temperatures(val_opt)
+    suffixes: dict[str, float | None] = {
+        f"_tau{temperature:g}" if len(temperatures) > 1 else "": temperature for temperature in temperatures
+    }
+    if val_opt.get("bicubic", False):
+        suffixes["_bicubic"] = None
+    metrics = val_opt.get("metrics") or {}
+    return [
+        ValVariant(suffix, temperature, {name + suffix: metric_opt for name, metric_opt in metrics.items()})
+        for suffix, temperature in suffixes.items()
+    ]
+
+
+def _temperatures(val_opt: dict[str, Any]) -> list[float]:
+    temperature = val_opt.get("temperature", 0.9)
+    return temperature if isinstance(temperature, list) else [temperature]
+
+
+def _metric(picture: np.ndarray, gt: np.ndarray | None, metric_opt: dict[str, Any]) -> float:
+    images = {"img": picture} if gt is None else {"img": picture, "img2": gt}
+    return float(calculate_metric(images, metric_opt))
