@@ -12,7 +12,9 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
+from srflow_plugin.archs.settings import Settings
 from srflow_plugin.flow import (
+    PAPER_SCALE_FLOOR,
     ChannelAffine,
     MultiScaleFlow,
     bits_per_dimension,
@@ -48,6 +50,8 @@ class SRFlowNet(nn.Module):
         num_steps: conditional flow steps per level (the paper's K).
         num_levels: flow levels (the paper's L); at least log2(scale), the released networks have one more.
         hidden_channels: width of the conditional networks.
+        scale_floor: smallest scale of an affine layer. The paper's 1e-4 lets one layer's inverse magnify by 10,000, and
+            errors of float32 with it; 0.1 keeps the round trip exact far from the training data, too.
         noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
             -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``.
         noise_sigma: in grey levels (of 255), read with noise="gaussian" only. Paper, general SR: 4 / sqrt(3).
@@ -67,6 +71,7 @@ class SRFlowNet(nn.Module):
         num_steps: int = 16,
         num_levels: int = 3,
         hidden_channels: int = 64,
+        scale_floor: float = PAPER_SCALE_FLOOR,
         noise: Literal["none", "uniform", "gaussian"] = "none",
         noise_sigma: float = 4 / math.sqrt(3),
     ) -> None:
@@ -80,14 +85,19 @@ class SRFlowNet(nn.Module):
                 f"feature_blocks must name RRDBs from 0 to {num_block - 1} (num_block is {num_block}), "
                 f"not {list(feature_blocks)}"
             )
+        if not 0 < scale_floor < 1:
+            raise ValueError(f"scale_floor must lie between 0 and 1, not {scale_floor}")
         if noise not in ("none", "uniform", "gaussian"):
             raise ValueError(f"noise must be none, uniform or gaussian, not {noise!r}")
         self.scale = scale
         self.lq_multiple = max(1, 2**num_levels // scale)
         self.noise = noise
         self.noise_sigma = noise_sigma
+        self.settings = Settings(feature_blocks=tuple(feature_blocks), scale_floor=float(scale_floor))
         self.encoder = RRDBEncoder(num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels)
-        self.flow = MultiScaleFlow(num_in_ch, self.encoder.out_channels, num_levels, num_steps, hidden_channels)
+        self.flow = MultiScaleFlow(
+            num_in_ch, self.encoder.out_channels, num_levels, num_steps, hidden_channels, scale_floor
+        )
 
     def forward(self, gt: Tensor, lq: Tensor, terms: bool = False) -> Tensor | NLLTerms:
         """NLL of ``gt`` (B, 3, scale*h, scale*w) given ``lq`` (B, 3, h, w): (B,) in bits per dimension.

@@ -79,7 +79,7 @@ PAIRED_DATASET_KEYS: Mapping[str, Any] = {
     "type": str,
     "dataroot_gt": str,
     "dataroot_lq": str,
-    "prepare": Literal["embedded"],
+    "prepare": Literal["embedded"] | None,
     "meta_info_file": str | None,
     "filename_tmpl": str,
     "io_backend": dict,
@@ -211,11 +211,11 @@ def check_weights(opt: Section) -> None:
 
 
 def read_checkpoint(path: Path, where: str) -> Section:
-    """Read a checkpoint's structure, without its numbers and without running code from it."""
+    """Read a checkpoint without running code from it."""
     if not path.is_file():
         raise UserError(f"{where}: {path} does not exist")
     try:
-        state = torch.load(path, map_location="meta", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{where}: {path} is not a readable checkpoint: {reason}") from None
@@ -229,16 +229,20 @@ def _check_fit(state: Section, param_key: str, network: torch.nn.Module, where: 
     params = state.get(param_key, state.get("params"))
     if not isinstance(params, dict):
         raise UserError(f"{where} has no {param_key!r}; it has {', '.join(map(repr, list(state)[:5]))}")
-    loaded = {key.removeprefix("module."): value.shape for key, value in params.items()}
-    expected = {key: value.shape for key, value in network.state_dict().items()}
-    for key in expected.keys() & loaded.keys():
-        if expected[key] != loaded[key]:
-            shapes = f"{list(loaded[key])} there, {list(expected[key])} in network_g"
+    loaded = {key.removeprefix("module."): value for key, value in params.items()}
+    expected = network.state_dict()
+    for key in sorted(expected.keys() & loaded.keys()):
+        if expected[key].shape != loaded[key].shape:
+            shapes = f"{list(loaded[key].shape)} there, {list(expected[key].shape)} in network_g"
             raise UserError(f"{where} does not fit network_g: {key} is {shapes}")
     if strict and expected.keys() != loaded.keys():
         missing, extra = sorted(expected.keys() - loaded.keys()), sorted(loaded.keys() - expected.keys())
         what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not part of it"
         raise UserError(f"{where} does not fit network_g: {what} ({len(missing)} keys missing, {len(extra)} too many)")
+    try:
+        network.load_state_dict(loaded, strict=False, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"{where} does not fit network_g: {str(error).splitlines()[-1].strip()}") from None
 
 
 def check_data(opt: Section) -> None:
@@ -309,7 +313,8 @@ def _check_arguments(
         name: parameter for name, parameter in inspect.signature(function).parameters.items() if name not in given
     }
     arguments = {key: value for key, value in section.items() if key not in given}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not takes_any or function.__module__.startswith("basicsr."):  # BasicSR's metrics ignore what they do not know
         for key in arguments:
             if key not in parameters:
                 raise UserError(f"{_join(where, key)} is no option of {function.__name__}{_nearest(key, parameters)}")

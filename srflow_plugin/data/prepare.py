@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,7 @@ def write_lmdb_pair(
         lmdb.parent.mkdir(parents=True, exist_ok=True)
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(images) // IMAGES_PER_WORKER))
     make = partial(make_pairs, scale=scale, crop_size=crop_size, border=border)
-    bar = ProgressBar(len(images))
+    bar = ProgressBar(len(images), file=sys.stderr)
     count = 0
     try:
         hr_maker, lr_maker = (LmdbMaker(str(lmdb)) for lmdb in unfinished.values())
@@ -98,7 +99,7 @@ def write_lmdb_pair(
                 count += 1
         hr_maker.close()
         lr_maker.close()
-        bar.file.write("\n")
+        sys.stderr.write("\n")
         for final, written in unfinished.items():
             written.rename(final)
     finally:

@@ -5,12 +5,13 @@ Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, inv
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain
-from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.coupling import PAPER_SCALE_FLOOR, AffineCoupling, AffineInjector, Split
 from srflow_plugin.flow.density import bits_per_dimension, standard_normal_log_prob
 from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
 from srflow_plugin.flow.multiscale import MultiScaleFlow
 
 __all__ = [
+    "PAPER_SCALE_FLOOR",
     "ActNorm",
     "AffineCoupling",
     "AffineInjector",

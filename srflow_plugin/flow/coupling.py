@@ -8,17 +8,21 @@ from torch import Tensor, nn
 from srflow_plugin.flow.bijection import Bijection
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 
-SCALE_FLOOR = 1e-4  # keeps the affine scale, and with it the inverse, finite
+PAPER_SCALE_FLOOR = 1e-4
 
 
 class ConditionalNet(nn.Sequential):
     """Small convolutional network (B, C_in, H, W) -> shift and scale, each (B, C_out, H, W).
 
     conv 3x3, conv 1x1 (each with a data-fitted affine layer and ReLU), zero conv 3x3. Of its 2 C_out output channels
-    the even ones are the shift, the odd ones the raw scale; ``scale = sigmoid(raw + 2) + 1e-4``.
+    the even ones are the shift, the odd ones the raw scale; ``scale = sigmoid(raw + 2) + scale_floor``.
+
+    The inverse multiplies by up to 1 / scale_floor in every layer, and float errors with it.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
+    def __init__(
+        self, in_channels: int, hidden_channels: int, out_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+    ) -> None:
         super().__init__(
             nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False),
             ChannelAffine(hidden_channels),
@@ -31,18 +35,21 @@ class ConditionalNet(nn.Sequential):
         for conv in self:
             if type(conv) is nn.Conv2d:
                 nn.init.normal_(conv.weight, std=0.05)
+        self.scale_floor = scale_floor
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         output = super().forward(x)
-        return output[:, 0::2], torch.sigmoid(output[:, 1::2] + 2) + SCALE_FLOOR
+        return output[:, 0::2], torch.sigmoid(output[:, 1::2] + 2) + self.scale_floor
 
 
 class AffineInjector(Bijection):
     """Affine map of all channels by the context alone: ``h = (x + shift(u)) * scale(u)`` (SRFlow, eq. 5)."""
 
-    def __init__(self, channels: int, context_channels: int, hidden_channels: int) -> None:
+    def __init__(
+        self, channels: int, context_channels: int, hidden_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+    ) -> None:
         super().__init__()
-        self.net = ConditionalNet(context_channels, hidden_channels, channels)
+        self.net = ConditionalNet(context_channels, hidden_channels, channels, scale_floor)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         shift, scale = self.net(context)
@@ -59,10 +66,12 @@ class AffineCoupling(Bijection):
     ``h_a`` is the first C // 2 channels and stays; ``h_b = (h_b + shift(h_a, u)) * scale(h_a, u)``.
     """
 
-    def __init__(self, channels: int, context_channels: int, hidden_channels: int) -> None:
+    def __init__(
+        self, channels: int, context_channels: int, hidden_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+    ) -> None:
         super().__init__()
         self.kept = channels // 2
-        self.net = ConditionalNet(self.kept + context_channels, hidden_channels, channels - self.kept)
+        self.net = ConditionalNet(self.kept + context_channels, hidden_channels, channels - self.kept, scale_floor)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b, shift, scale = self._parts(x, context)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srflow_plugin.flow.bijection import Chain
-from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.coupling import PAPER_SCALE_FLOOR, AffineCoupling, AffineInjector, Split
 from srflow_plugin.flow.layers import ActNorm, InvertibleConv1x1, Squeeze
 
 TRANSITION_STEPS = 2
@@ -19,14 +19,14 @@ def transition_step(channels: int) -> Chain:
     return Chain([ActNorm(channels), InvertibleConv1x1(channels)])
 
 
-def flow_step(channels: int, context_channels: int, hidden_channels: int) -> Chain:
+def flow_step(channels: int, context_channels: int, hidden_channels: int, scale_floor: float) -> Chain:
     """One conditional flow step (SRFlow, figure 2)."""
     return Chain(
         [
             ActNorm(channels),
             InvertibleConv1x1(channels),
-            AffineInjector(channels, context_channels, hidden_channels),
-            AffineCoupling(channels, context_channels, hidden_channels),
+            AffineInjector(channels, context_channels, hidden_channels, scale_floor),
+            AffineCoupling(channels, context_channels, hidden_channels, scale_floor),
         ]
     )
 
@@ -43,10 +43,17 @@ class MultiScaleFlow(nn.Module):
         num_levels: L. Height and width of the image must be multiples of 2^L.
         num_steps: K.
         hidden_channels: width of the conditional networks.
+        scale_floor: smallest scale of an affine layer.
     """
 
     def __init__(
-        self, in_channels: int, context_channels: int, num_levels: int, num_steps: int, hidden_channels: int
+        self,
+        in_channels: int,
+        context_channels: int,
+        num_levels: int,
+        num_steps: int,
+        hidden_channels: int,
+        scale_floor: float = PAPER_SCALE_FLOOR,
     ) -> None:
         super().__init__()
         levels: list[Chain] = []
@@ -55,7 +62,7 @@ class MultiScaleFlow(nn.Module):
         for level in range(1, num_levels + 1):
             channels *= 4
             steps = [transition_step(channels) for _ in range(TRANSITION_STEPS)]
-            steps += [flow_step(channels, context_channels, hidden_channels) for _ in range(num_steps)]
+            steps += [flow_step(channels, context_channels, hidden_channels, scale_floor) for _ in range(num_steps)]
             levels.append(Chain([Squeeze(), *steps]))
             if level < num_levels - 1:
                 splits.append(Split(channels))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.distributed
+import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
 from basicsr.metrics import calculate_metric
@@ -90,6 +90,10 @@ class SRFlowModel(SRModel):
         self.optimizer_g = self.get_optimizer(optim_type, groups, lr, **optim_opt)
         self.optimizers.append(self.optimizer_g)
 
+    def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
+        """Any optimiser of torch; BasicSR 1.4.2 knows Adam only."""
+        return getattr(torch.optim, optim_type)(params, lr, **kwargs)
+
     def optimize_parameters(self, current_iter: int) -> None:
         net = self.get_bare_model(self.net_g)
         if not net.initialized:
@@ -121,7 +125,9 @@ class SRFlowModel(SRModel):
                 torch.distributed.broadcast(tensor, 0)
         if self.ema_decay > 0:
             self._restart_ema()
-        get_root_logger().info("ActNorm layers are initialised from the first batch.")
+        with torch.no_grad():
+            nll = net(self.gt, self.lq).mean().item()
+        get_root_logger().info(f"ActNorm layers are initialised from the first batch: l_nll is {nll:.4f} now.")
 
     def unfreeze_encoder(self) -> None:
         """From now on the encoder trains too."""
@@ -161,6 +167,8 @@ class SRFlowModel(SRModel):
         """Sample every image at every temperature; log metrics, save images and grids, named as SRModel does."""
         dataset_name = dataloader.dataset.opt["name"]  # type: ignore[attr-defined]
         logger = get_root_logger()
+        if self.is_train:  # BasicSR's loop has counted past the end when it validates for the last time
+            current_iter = min(int(current_iter), self.opt["train"]["total_iter"])
         totals: defaultdict[str, float] = defaultdict(float)
         for index, data in enumerate(tqdm(dataloader, unit="image", disable=not self.opt["val"].get("pbar", False))):
             name = Path(data["lq_path"][0]).stem

@@ -1,0 +1,199 @@
+"""SRFlowNet as a whole."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import image_pair, small_network
+
+from srflow_plugin import SRFlowNet
+from srflow_plugin.flow.coupling import ConditionalNet
+
+SCALES_AND_SIZES = [(2, 6, 10), (4, 4, 6), (8, 4, 6), (4, 5, 7), (4, 1, 1), (8, 3, 1), (2, 5, 3)]
+
+
+@pytest.mark.parametrize(("scale", "h", "w"), SCALES_AND_SIZES)
+def test_encode_decode_gives_the_image_back(scale: int, h: int, w: int) -> None:
+    network = small_network(scale)
+    gt, lq = image_pair(scale, h, w)
+    with torch.no_grad():
+        latents, logdet = network.encode(gt, lq)
+        back = network.decode(latents, lq)
+    assert [tuple(latent.shape[1:]) for latent in latents] == network.latent_shapes(h, w)
+    assert back.shape == gt.shape == (2, 3, scale * h, scale * w)
+    assert logdet.shape == (2,)
+    assert (back - gt).abs().max() < 1e-4
+
+
+def test_logdet_of_the_whole_network_is_that_of_the_jacobian() -> None:
+    network = small_network(4, num_steps=1).double()
+    gt, lq = image_pair(4, 2, 4, batch=1, dtype=torch.float64)
+
+    def encode(flat: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latent.flatten() for latent in network.encode(flat.view_as(gt), lq)[0]])
+
+    jacobian = torch.autograd.functional.jacobian(encode, gt.flatten())
+    _, logdet = network.encode(gt, lq)
+    torch.testing.assert_close(logdet[0], torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-9, atol=1e-9)
+
+
+def test_nll_is_the_density_in_bits_per_dimension() -> None:
+    network = small_network()
+    gt, lq = image_pair(4, 4, 6)
+    latents, logdet = network.encode(gt, lq)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    log_prob = logdet + torch.stack([normal.log_prob(latent).sum((1, 2, 3)) for latent in latents]).sum(0)
+    expected = -log_prob / (math.log(2) * 3 * 16 * 24)
+    nll, prior, logdet_bits = network(gt, lq, terms=True)
+    torch.testing.assert_close(network(gt, lq), expected)
+    torch.testing.assert_close(nll, expected)
+    torch.testing.assert_close(prior + logdet_bits, expected)
+
+
+def test_each_image_of_a_batch_is_treated_alone() -> None:
+    network = small_network()
+    gt, lq = image_pair(4, 4, 6)
+    torch.testing.assert_close(network(gt, lq)[1:], network(gt[1:], lq[1:]))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_gradients_reach_every_parameter(scale: int) -> None:
+    network = small_network(scale).train()
+    gt, lq = image_pair(scale, 4, 6)
+    network(gt, lq).mean().backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_unusual_depths_work() -> None:
+    # fewer levels than the released networks, and one more: contexts at LR size and at a quarter of it
+    for num_levels in (2, 4):
+        network = small_network(4, num_levels=num_levels)
+        gt, lq = image_pair(4, 3, 5)
+        latents, _ = network.encode(gt, lq)
+        assert (network.decode(latents, lq) - gt).abs().max() < 1e-4
+
+
+def test_temperature_zero_is_deterministic_and_others_are_not() -> None:
+    network = small_network()
+    _, lq = image_pair(4, 5, 4)
+    zero = network.sample(lq, temperature=0, num_samples=2)
+    assert zero.shape == (2, 2, 3, 20, 16)
+    assert torch.equal(zero[0], zero[1])
+    latents = [torch.zeros(2, *shape) for shape in network.latent_shapes(5, 4)]
+    torch.testing.assert_close(zero[0], network.decode(latents, lq))
+    one = network.sample(lq, temperature=1, num_samples=2)
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one, network.sample(lq, temperature=1, num_samples=2))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_same_seed_same_samples(seed: int) -> None:
+    network = small_network()
+    _, lq = image_pair(4, 4, 4)
+    torch.manual_seed(1)
+    first = network.sample(lq, 0.8, num_samples=3, seed=seed)
+    torch.manual_seed(2)
+    assert torch.equal(first, network.sample(lq, 0.8, num_samples=3, seed=seed))
+    assert torch.equal(first[:2], network.sample(lq, 0.8, num_samples=2, seed=seed))
+    assert not torch.equal(first, network.sample(lq, 0.8, num_samples=3, seed=seed + 1))
+
+
+def test_seeded_sampling_leaves_the_global_generator_alone() -> None:
+    network = small_network()
+    _, lq = image_pair(4, 4, 4)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    network.sample(lq, 0.8, seed=0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_noise_settings() -> None:
+    gt, lq = image_pair(4, 4, 6)
+    quiet = small_network().train()
+    torch.testing.assert_close(quiet(gt, lq), quiet.eval()(gt, lq))
+
+    uniform = small_network(noise="uniform").train()
+    torch.manual_seed(0)
+    noisy = uniform(gt, lq)
+    torch.manual_seed(0)
+    dequantised = gt + torch.rand_like(gt) / 256
+    torch.testing.assert_close(noisy, quiet(dequantised, lq) + 8)  # log2 of 256 levels
+    torch.testing.assert_close(uniform.eval()(gt, lq), quiet(gt, lq))
+
+    gaussian = small_network(noise="gaussian", noise_sigma=5).train()
+    torch.manual_seed(0)
+    noisy = gaussian(gt, lq)
+    torch.manual_seed(0)
+    torch.testing.assert_close(noisy, quiet(gt + torch.randn_like(gt) * 5 / 255, lq))
+
+
+def test_actnorms_are_fitted_in_an_explicit_step() -> None:
+    network = SRFlowNet(num_feat=8, num_grow_ch=4, num_block=1, feature_blocks=(0,), num_steps=2, hidden_channels=8)
+    gt, lq = image_pair(4, 8, 8)
+    assert not network.initialized
+    before = network(gt, lq).mean()
+    assert not network.initialized  # a forward pass fits nothing
+    network.initialize(gt, lq)
+    assert network.initialized
+    latents, _ = network.encode(gt, lq)
+    # couplings only shrink by sigmoid(2) after the last ActNorm, and the 1x1 convolution is a rotation
+    assert 0.2 < latents[-1].std() < 1.5
+    assert network(gt, lq).mean() < before
+    fresh = SRFlowNet(num_feat=8, num_grow_ch=4, num_block=1, feature_blocks=(0,), num_steps=2, hidden_channels=8)
+    fresh.load_state_dict(network.state_dict())
+    assert fresh.initialized
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 3}, "power of 2"),
+        ({"scale": 8, "num_levels": 2}, "num_levels must be at least 3"),
+        ({"num_block": 4}, "from 0 to 3"),
+        ({"feature_blocks": ()}, "feature_blocks"),
+        ({"noise": "poisson"}, "none, uniform or gaussian"),
+        ({"scale_floor": 0}, "scale_floor must lie"),
+    ],
+)
+def test_impossible_arguments_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SRFlowNet(**arguments)  # type: ignore[arg-type]
+
+
+def test_mismatched_images_and_bad_temperatures_are_named() -> None:
+    network = small_network()
+    gt, lq = image_pair(4, 4, 6)
+    with pytest.raises(ValueError, match="not 4 times"):
+        network.encode(gt[..., :-4], lq)
+    with pytest.raises(ValueError, match="temperature"):
+        network.sample(lq, temperature=-1)
+    with pytest.raises(ValueError, match="num_samples"):
+        network.sample(lq, num_samples=0)
+
+
+def test_a_checkpoint_remembers_what_shapes_cannot_tell() -> None:
+    state = small_network(feature_blocks=(0, 1), scale_floor=0.1).state_dict()
+    small_network(feature_blocks=(0, 1), scale_floor=0.1).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"scale_floor is 0\.1 in the checkpoint and 0\.0001 in the network"):
+        small_network(feature_blocks=(0, 1)).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"feature_blocks is \[0, 1\] in the checkpoint and \[1, 0\]"):
+        small_network(feature_blocks=(1, 0), scale_floor=0.1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("floor", [1e-4, 0.2])
+def test_no_affine_scale_falls_below_the_floor(floor: float) -> None:
+    network = small_network(scale_floor=floor)
+    nets = [module for module in network.modules() if isinstance(module, ConditionalNet)]
+    scales = []
+    for net in nets:
+        with torch.no_grad():
+            net[-1].bias[1::2] = -30  # raw scales far below zero
+        net.register_forward_hook(lambda module, args, output: scales.append(output[1]))
+    network(*image_pair(4, 4, 6))
+    assert len(scales) == len(nets) == 3 * 2 * 2
+    for scale in scales:
+        torch.testing.assert_close(scale, torch.full_like(scale, floor), rtol=1e-4, atol=0)
