@@ -191,7 +191,7 @@ def test_no_affine_scale_falls_below_the_floor(floor: float) -> None:
     scales = []
     for net in nets:
         with torch.no_grad():
-            net[-1].bias[1::2] = -30  # raw scales far below zero
+            net[-1].bias[1::2] = -1000  # raw scales far below zero
         net.register_forward_hook(lambda module, args, output: scales.append(output[1]))
     network(*image_pair(4, 4, 6))
     assert len(scales) == len(nets) == 3 * 2 * 2
