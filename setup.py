@@ -6,9 +6,10 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# BasicSR's own 1.4.2 cannot be built on Python 3.13 (its setup.py reads locals() after exec); my-basicsr 1.4.2 is a
-# wheel of BasicSR's master branch. What was compared before trusting it: docs/install.md.
-BASICSR = ['basicsr>=1.4.2; python_version < "3.13"', 'my-basicsr==1.4.2; python_version >= "3.13"']
+# A wheel of BasicSR's master branch. BasicSR's own 1.4.2 is a source distribution that asks for torch at build time: it
+# cannot be built on Python 3.13, nor by a fresh Python 3.10's pip. What was compared before trusting the wheel, and
+# what to do with another BasicSR: docs/install.md.
+BASICSR = "my-basicsr==1.4.2"
 
 setup(
     name="srflow_plugin",
@@ -36,7 +37,7 @@ setup(
     install_requires=[
         "torch>=2.6",  # below, torch.load(weights_only=True) can be made to run code (CVE-2025-32434)
         "torchvision>=0.21",
-        *BASICSR,
+        BASICSR,
         "mmcv-lite>=2.0",  # imports as mmcv; mmcv itself has no wheel that installs today
         "mmengine>=0.10",
         "lmdb>=1.4",
@@ -45,6 +46,7 @@ setup(
         "scikit-image>=0.22",  # the photographs of the embedded data set
         "scipy>=1.11",
         "pyyaml>=6.0",
+        "safetensors>=0.4",
         "tqdm>=4.60",
         # TensorBoard comes with BasicSR as tb-nightly. `tensorboard` beside it breaks the tensorboard command, and
         # tb-nightly needs pkg_resources, which setuptools 81 dropped.

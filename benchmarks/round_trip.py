@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from srflow_plugin import SRFlowNet  # before BasicSR, which it makes importable
+from srflow_plugin import load_network  # before BasicSR, which it makes importable
 
 # isort: split
 from basicsr.data import build_dataset
@@ -28,11 +28,7 @@ def main() -> None:
     parser.add_argument("--force_yml", nargs="+")
     parser.set_defaults(launcher="none", auto_resume=False, debug=False)
     opt = parse_options(parser.parse_args(), Path.cwd(), is_train=False)
-    network = SRFlowNet(**{key: value for key, value in opt["network_g"].items() if key != "type"})
-    state = torch.load(opt["path"]["pretrain_network_g"], map_location="cpu", weights_only=True)
-    network.load_state_dict(state[opt["path"].get("param_key_g", "params")])
-    network.eval()
-
+    network = load_network(opt["path"]["pretrain_network_g"], opt["path"].get("param_key_g", "params"))
     for dataset_opt in opt["datasets"].values():
         dataset = build_dataset(dataset_opt)
         for index in range(len(dataset)):

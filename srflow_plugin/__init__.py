@@ -12,9 +12,10 @@ from srflow_plugin import compat
 compat.apply()
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet  # noqa: E402
+from srflow_plugin.checkpoints import load_network  # noqa: E402
 from srflow_plugin.data.resize import bicubic_downscale  # noqa: E402
 from srflow_plugin.losses.nll_loss import NLLLoss  # noqa: E402
 from srflow_plugin.models.srflow_model import SRFlowModel  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["NLLLoss", "SRFlowModel", "SRFlowNet", "bicubic_downscale"]
+__all__ = ["NLLLoss", "SRFlowModel", "SRFlowNet", "bicubic_downscale", "load_network"]

@@ -32,8 +32,9 @@ def main() -> None:
             assert torch.equal(copies[0], copies[1]), f"{name} differs after iteration {iteration}"
     moved = model.optimizer_g.state[net.encoder.conv_first.weight]["step"]
     assert moved == 2, f"the encoder took {moved} steps, not 2"
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    # Only now, with the model gone: Gloo's threads and a reducer that is freed after its group can wait for each other.
+    dist.destroy_process_group()

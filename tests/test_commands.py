@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(*command: str | Path, code: int = 0) -> str:
     """Run a command in the current folder; return what it printed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=300)
     output = done.stdout + done.stderr
     assert done.returncode == code, output
     return output

@@ -156,6 +156,7 @@ def test_actnorms_are_fitted_in_an_explicit_step() -> None:
         ({"num_block": 4}, "from 0 to 3"),
         ({"feature_blocks": ()}, "feature_blocks"),
         ({"noise": "poisson"}, "none, uniform or gaussian"),
+        ({"encoder_skip": "first"}, "last_block or conv_first"),
         ({"scale_floor": 0}, "scale_floor must lie"),
     ],
 )
@@ -180,7 +181,7 @@ def test_a_checkpoint_remembers_what_shapes_cannot_tell() -> None:
     small_network(feature_blocks=(0, 1), scale_floor=0.1).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r"scale_floor is 0\.1 in the checkpoint and 0\.0001 in the network"):
         small_network(feature_blocks=(0, 1)).load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"feature_blocks is \[0, 1\] in the checkpoint and \[1, 0\]"):
+    with pytest.raises(RuntimeError, match=r"feature_blocks is \(0, 1\) in the checkpoint and \(1, 0\)"):
         small_network(feature_blocks=(1, 0), scale_floor=0.1).load_state_dict(state)
 
 

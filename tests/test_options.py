@@ -162,14 +162,17 @@ def test_a_mistake_gets_one_line_and_leaves_nothing(
 
 def test_a_checkpoint_of_another_network_is_named(workplace: Path) -> None:
     torch.save({"params": {"conv.weight": torch.zeros(1)}}, "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth does not fit network_g: .* is missing \(\d+ keys missing, 1 too"):
+    with pytest.raises(UserError, match=r"other\.pth holds no SRFlow network; its first key is 'conv\.weight'"):
         parse(workplace, "path:pretrain_network_g=other.pth")
+    torch.save({"params": {"flow.levels.9.x": torch.zeros(1)}}, "part.pth")
+    with pytest.raises(UserError, match=r"part\.pth does not fit network_g: .* is missing \(\d+ keys missing, 1 too"):
+        parse(workplace, "path:pretrain_network_g=part.pth")
     arguments = {key: value for key, value in parse(workplace)["network_g"].items() if key != "type"}
     torch.save({"params": SRFlowNet(**{**arguments, "scale_floor": 0.1}).state_dict()}, "floor.pth")
     with pytest.raises(UserError, match=r"scale_floor is 0\.1 in the checkpoint and 0\.0001 in the network"):
         parse(workplace, "path:pretrain_network_g=floor.pth")
     torch.save({"weights": {}}, "strange.pth")
-    with pytest.raises(UserError, match="has no 'params'; it has 'weights'"):
+    with pytest.raises(UserError, match="holds no weights; it has 'weights'"):
         parse(workplace, "path:pretrain_network_g=strange.pth")
     torch.save({"params": {"flow.levels.0.bijections.1.bijections.0.bias": torch.zeros(1, 3, 1, 1)}}, "shape.pth")
     with pytest.raises(UserError, match=r"is \[1, 3, 1, 1\] there, \[1, 12, 1, 1\] in network_g"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ class RRDBEncoder(nn.Module):
         feature_blocks: the RRDBs, counted from 0, whose outputs every level gets.
         scale: upscaling factor, a power of 2.
         num_levels: number of flow levels.
+        skip: what the trunk convolution's output is added to: the output of the "last_block" (released SRFlow) or of
+            "conv_first" (ESRGAN and BasicSR's RRDBNet).
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class RRDBEncoder(nn.Module):
         feature_blocks: Sequence[int],
         scale: int,
         num_levels: int,
+        skip: Literal["last_block", "conv_first"] = "last_block",
     ) -> None:
         super().__init__()
+        self.skip = skip
         self.feature_blocks = tuple(feature_blocks)
         self.level_scales = [scale / 2**level for level in range(1, num_levels + 1)]
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
@@ -46,7 +51,7 @@ class RRDBEncoder(nn.Module):
 
     def forward(self, lq: Tensor) -> list[Tensor]:
         """LR image (B, num_in_ch, h, w) -> contexts (B, out_channels, s_l h, s_l w), finest level first."""
-        features = self.conv_first(lq)
+        features = first = self.conv_first(lq)
         block_outputs = []
         for index, block in enumerate(self.body):
             features = block(features)
@@ -54,7 +59,7 @@ class RRDBEncoder(nn.Module):
                 block_outputs.append(features)
         blocks = torch.cat(block_outputs, dim=1)
 
-        trunk = self.conv_body(features) + features
+        trunk = self.conv_body(features) + (first if self.skip == "conv_first" else features)
         own = {1.0: trunk}
         finer, scale = trunk, 1.0
         for upconv in self.upconvs:

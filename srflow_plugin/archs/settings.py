@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+Value = float | str | tuple[int, ...]
+
 
 class Settings(nn.Module):
-    """Numbers that a network was built with, as buffers, so that a checkpoint carries them.
+    """Values that a network was built with, as buffers, so that a checkpoint carries them.
 
     Loading weights into a network with other settings, which would compute something else, fails as a wrong shape does.
     """
 
-    def __init__(self, **values: float | Sequence[int]) -> None:
+    def __init__(self, **values: Value) -> None:
         super().__init__()
         for name, value in values.items():
-            dtype = torch.float64 if isinstance(value, float) else torch.int64
-            # On the CPU even in a network that is built on the meta device: the values are what counts.
-            self.register_buffer(name, torch.tensor(value, dtype=dtype, device="cpu"))
+            self.register_buffer(name, encode_setting(value))
+
+    def differences(self, state: Mapping[str, Tensor], prefix: str) -> list[str]:
+        """What a state dict says otherwise, one sentence each; what it does not say is no difference."""
+        pairs = {name: (decode_setting(own), state.get(prefix + name)) for name, own in self.named_buffers()}
+        return [
+            f"{name} is {decode_setting(loaded)} in the checkpoint and {own} in the network"
+            for name, (own, loaded) in pairs.items()
+            if loaded is not None and decode_setting(loaded) != own
+        ]
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: Any, strict: bool, *args: Any
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *args: Any
     ) -> None:
         error_messages: list[str] = args[-1]
-        for name, own in self.named_buffers():
-            loaded = state_dict.get(prefix + name)
-            if loaded is not None and not _same(own, loaded):
-                error_messages.append(
-                    f"{name} is {loaded.tolist()} in the checkpoint and {own.tolist()} in the network"
-                )
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+        differences = self.differences(state_dict, prefix)
+        error_messages += differences
+        if not differences:
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
 
 
-def _same(own: Tensor, loaded: Tensor) -> bool:
-    return own.shape == loaded.shape and torch.allclose(own.double().cpu(), loaded.double().cpu(), rtol=1e-6, atol=0)
+def encode_setting(value: Value) -> Tensor:
+    """A setting as a tensor; on the CPU also in a network without memory, since the value is what counts."""
+    if isinstance(value, str):
+        return torch.tensor(list(value.encode()), dtype=torch.uint8, device="cpu")
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64, device="cpu")
+
+
+def decode_setting(tensor: Tensor) -> Value:
+    """What :func:`encode_setting` made the tensor of."""
+    if tensor.dtype == torch.uint8:
+        return bytes(tensor.tolist()).decode()
+    # A network turned to float32 or float16 has rounded its settings.
+    return round(tensor.item(), 6) if tensor.is_floating_point() else tuple(tensor.tolist())

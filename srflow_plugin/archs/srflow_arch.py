@@ -52,6 +52,8 @@ class SRFlowNet(nn.Module):
         hidden_channels: width of the conditional networks.
         scale_floor: smallest scale of an affine layer. The paper's 1e-4 lets one layer's inverse magnify by 10,000, and
             errors of float32 with it; 0.1 keeps the round trip exact far from the training data, too.
+        encoder_skip: what the encoder's trunk convolution is added to: the output of its "last_block" (released SRFlow)
+            or of "conv_first" (ESRGAN and BasicSR's RRDBNet; right for an encoder pretrained as one of these).
         noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
             -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``.
         noise_sigma: in grey levels (of 255), read with noise="gaussian" only. Paper, general SR: 4 / sqrt(3).
@@ -72,6 +74,7 @@ class SRFlowNet(nn.Module):
         num_levels: int = 3,
         hidden_channels: int = 64,
         scale_floor: float = PAPER_SCALE_FLOOR,
+        encoder_skip: Literal["last_block", "conv_first"] = "last_block",
         noise: Literal["none", "uniform", "gaussian"] = "none",
         noise_sigma: float = 4 / math.sqrt(3),
     ) -> None:
@@ -87,14 +90,20 @@ class SRFlowNet(nn.Module):
             )
         if not 0 < scale_floor < 1:
             raise ValueError(f"scale_floor must lie between 0 and 1, not {scale_floor}")
+        if encoder_skip not in ("last_block", "conv_first"):
+            raise ValueError(f"encoder_skip must be last_block or conv_first, not {encoder_skip!r}")
         if noise not in ("none", "uniform", "gaussian"):
             raise ValueError(f"noise must be none, uniform or gaussian, not {noise!r}")
         self.scale = scale
         self.lq_multiple = max(1, 2**num_levels // scale)
         self.noise = noise
         self.noise_sigma = noise_sigma
-        self.settings = Settings(feature_blocks=tuple(feature_blocks), scale_floor=float(scale_floor))
-        self.encoder = RRDBEncoder(num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels)
+        self.settings = Settings(
+            feature_blocks=tuple(feature_blocks), scale_floor=float(scale_floor), encoder_skip=encoder_skip
+        )
+        self.encoder = RRDBEncoder(
+            num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels, encoder_skip
+        )
         self.flow = MultiScaleFlow(
             num_in_ch, self.encoder.out_channels, num_levels, num_steps, hidden_channels, scale_floor
         )

@@ -26,6 +26,7 @@ from basicsr.utils.registry import (
 )
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.checkpoints import check_encoder_fit, check_fit, encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.errors import UserError
 
 Section = dict[str, Any]
@@ -51,6 +52,10 @@ PATH_KEYS = {
     "strict_load_g": bool,
     "resume_state": str | None,
     "ignore_resume_networks": str | None,
+}
+PATH_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
+    "SRFlowModel": {"pretrain_network_encoder": str | None, "param_key_encoder": str},
+    "SRModel": {},
 }
 TRAIN_KEYS = {
     "total_iter": int,
@@ -119,7 +124,7 @@ def check_options(opt: Section, is_train: bool) -> None:
 
     if model_type in TRAIN_KEYS_OF_MODEL:
         _check_keys("", opt, TOP_KEYS)
-        _check_keys("path", opt["path"], PATH_KEYS)
+        _check_keys("path", opt["path"], {**PATH_KEYS, **PATH_KEYS_OF_MODEL[model_type]})
         _check_keys("val", opt.get("val") or {}, {**VAL_KEYS, **VAL_KEYS_OF_MODEL[model_type]})
     for phase, dataset in opt["datasets"].items():
         _check_dataset(f"datasets.{phase}", dataset, is_train)
@@ -160,6 +165,8 @@ def _check_training(opt: Section) -> None:
 
 def _check_srflow(opt: Section, is_train: bool) -> None:
     """What SRFlowModel asks for beyond its keys."""
+    if opt["path"].get("pretrain_network_g") and opt["path"].get("pretrain_network_encoder"):
+        raise UserError("path.pretrain_network_g holds an encoder, too; leave path.pretrain_network_encoder out")
     if opt.get("scale") != opt["network_g"].get("scale", 4):
         raise UserError(f"scale: {opt.get('scale')} and network_g.scale: {opt['network_g'].get('scale', 4)} must agree")
     if is_train:
@@ -202,47 +209,18 @@ def check_weights(opt: Section) -> None:
     for key, path in opt["path"].items():
         if path is None or not (key == "resume_state" or key.startswith("pretrain_network")):
             continue
-        state = read_checkpoint(Path(path), f"path.{key}")
-        if key == "resume_state":
-            _require(f"path.{key}: {path}", state, ["epoch", "iter", "optimizers", "schedulers"])
-        elif key == "pretrain_network_g" and opt["model_type"] == "SRFlowModel":
-            strict = opt["path"].get("strict_load_g", True)
-            _check_fit(state, opt["path"].get("param_key_g", "params"), _build(opt), f"path.{key}: {path}", strict)
-
-
-def read_checkpoint(path: Path, where: str) -> Section:
-    """Read a checkpoint without running code from it."""
-    if not path.is_file():
-        raise UserError(f"{where}: {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: {path} is not a readable checkpoint: {reason}") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{where}: {path} is not a checkpoint: it holds a {type(state).__name__}")
-    return state
-
-
-def _check_fit(state: Section, param_key: str, network: torch.nn.Module, where: str, strict: bool) -> None:
-    # BasicSR falls back on params where params_ema is asked for and missing.
-    params = state.get(param_key, state.get("params"))
-    if not isinstance(params, dict):
-        raise UserError(f"{where} has no {param_key!r}; it has {', '.join(map(repr, list(state)[:5]))}")
-    loaded = {key.removeprefix("module."): value for key, value in params.items()}
-    expected = network.state_dict()
-    for key in sorted(expected.keys() & loaded.keys()):
-        if expected[key].shape != loaded[key].shape:
-            shapes = f"{list(loaded[key].shape)} there, {list(expected[key].shape)} in network_g"
-            raise UserError(f"{where} does not fit network_g: {key} is {shapes}")
-    if strict and expected.keys() != loaded.keys():
-        missing, extra = sorted(expected.keys() - loaded.keys()), sorted(loaded.keys() - expected.keys())
-        what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not part of it"
-        raise UserError(f"{where} does not fit network_g: {what} ({len(missing)} keys missing, {len(extra)} too many)")
-    try:
-        network.load_state_dict(loaded, strict=False, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"{where} does not fit network_g: {str(error).splitlines()[-1].strip()}") from None
+        try:
+            state = read_checkpoint(Path(path))
+            if key == "resume_state":
+                _require(path, state, ["epoch", "iter", "optimizers", "schedulers"])
+            elif key == "pretrain_network_g" and opt["model_type"] == "SRFlowModel":
+                weights = network_weights(state, opt["path"].get("param_key_g", "params"), path)
+                check_fit(weights, _build(opt), path, strict=opt["path"].get("strict_load_g", True))
+            elif key == "pretrain_network_encoder" and opt["model_type"] == "SRFlowModel":
+                weights = encoder_weights(state, opt["path"].get("param_key_encoder", "params"), path)
+                check_encoder_fit(weights, _build(opt).encoder, path)
+        except UserError as error:
+            raise UserError(f"path.{key}: {error}") from None
 
 
 def check_data(opt: Section) -> None:
@@ -385,7 +363,7 @@ def _describe(hint: Any) -> str:
     return names.get(hint, "none")
 
 
-def _build(opt: Section) -> torch.nn.Module:
+def _build(opt: Section) -> SRFlowNet:
     """The SRFlowNet of ``network_g``, without memory."""
     arguments = {key: value for key, value in opt["network_g"].items() if key != "type"}
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import basicsr.train
 import torch.distributed
 
 from srflow_plugin import __version__, compat
+from srflow_plugin.checkpoints import convert
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
 from srflow_plugin.errors import UserError
@@ -53,6 +55,7 @@ def _run(name: str, description: str, commands: dict[str, Command], argv: Sequen
         parser.exit(130, f"{name}: interrupted\n")
     finally:
         if torch.distributed.is_initialized():
+            gc.collect()  # a DDP model that is freed after its process group can wait for Gloo's threads forever
             torch.distributed.destroy_process_group()
     return 0
 
@@ -121,6 +124,19 @@ def _prepare(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{count} pairs from {len(images)} images: {hr_lmdb}, {lr_lmdb}\n")
 
 
+def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="a checkpoint of this project, or a released SRFlow one"
+    )
+    parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
+    parser.add_argument("--to-released", action="store_true", help="write the released key names")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    convert(args.source, args.target, args.to_released)
+    sys.stdout.write(f"{args.target} is written.\n")
+
+
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]
 TRAIN_AND_TEST: dict[str, Command] = {
     "train": ("train a model as an option file says", _add_pipeline_arguments, _train),
@@ -132,4 +148,5 @@ TOOLS: dict[str, Command] = {
         _add_prepare_arguments,
         _prepare,
     ),
+    "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
 }

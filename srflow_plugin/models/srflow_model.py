@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.models.grid import bicubic_upscale, comparison_grid
 
 GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
@@ -31,6 +32,7 @@ class SRFlowModel(SRModel):
     """SRFlow with its negative log-likelihood.
 
     Option keys beyond SRModel's:
+        path.pretrain_network_encoder: pretrained RRDB network for the encoder; its param_key_encoder: "params".
         train.nll_opt: the loss, ``type: NLLLoss``.
         train.freeze_encoder_iters: the encoder does not train up to and including this iteration. Default: 0.
         train.optim_g.lr_encoder: learning rate of the encoder's group. Default: that of the flow.
@@ -56,6 +58,9 @@ class SRFlowModel(SRModel):
     def init_training_settings(self) -> None:
         train_opt = self.opt["train"]
         self.net_g.train()
+        encoder_path = self.opt["path"].get("pretrain_network_encoder")
+        if encoder_path and not self.opt["path"].get("pretrain_network_g"):  # which a resumed run has
+            self.load_encoder(encoder_path, self.opt["path"].get("param_key_encoder", "params"))
         self.ema_decay = train_opt.get("ema_decay", 0)
         if self.ema_decay > 0:
             self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval()
@@ -76,6 +81,20 @@ class SRFlowModel(SRModel):
         if self.opt["dist"] and self.device.type == "cpu":
             return DistributedDataParallel(net)
         return super().model_to_device(net)
+
+    def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
+        """Load weights from any checkpoint that :mod:`srflow_plugin.checkpoints` knows, released ones included."""
+        get_root_logger().info(f"Loading {param_key} of {load_path}.")
+        weights = network_weights(read_checkpoint(Path(load_path)), param_key, load_path)
+        self._print_different_keys_loading(net, weights, strict)
+        self.get_bare_model(net).load_state_dict(weights, strict=strict)
+
+    def load_encoder(self, load_path: str, param_key: str = "params") -> None:
+        """Load a pretrained RRDB network, of BasicSR or ESRGAN, into the encoder."""
+        get_root_logger().info(f"Loading {param_key} of {load_path} into the encoder.")
+        encoder = self.get_bare_model(self.net_g).encoder
+        weights = encoder_weights(read_checkpoint(Path(load_path)), param_key, load_path)
+        encoder.load_state_dict(check_encoder_fit(weights, encoder, load_path))
 
     def setup_optimizers(self) -> None:
         """One optimiser with two groups, "flow" and "encoder"; Adam passes over parameters without a gradient."""
