@@ -28,6 +28,7 @@ Weights = dict[str, Tensor]
 # What released files hold beyond SRFlow: the RRDB network's image output and a convolution that nothing calls.
 UNUSED = re.compile(r"RRDB\.(upconv\d+|HRconv|conv_last)\.(weight|bias)|flowUpsamplerNet\.f\.0\.(weight|bias)")
 UNUSED_PREFIX = "unused."
+RELEASED_SETTINGS: dict[str, Any] = {"scale_floor": PAPER_SCALE_FLOOR, "encoder_skip": "last_block"}
 RELEASED_F_CHANNELS = 96
 
 # Names within a flow step. A conditional net is conv, ActNorm, ReLU, conv, ActNorm, ReLU, zero conv; the released one
@@ -218,11 +219,7 @@ def from_released(state: Weights, name: str = "the checkpoint") -> tuple[Weights
     for key in list(weights):  # every per-channel affine layer has been fitted
         if key.endswith(".logs") and key.removesuffix("logs") + "weight" not in weights:
             weights[key.removesuffix("logs") + "initialized"] = torch.tensor(True)
-    settings = Settings(
-        feature_blocks=_released_feature_blocks(num_block, weights),
-        scale_floor=PAPER_SCALE_FLOOR,
-        encoder_skip="last_block",
-    )
+    settings = Settings(feature_blocks=_released_feature_blocks(num_block, weights), **RELEASED_SETTINGS)
     weights |= {f"settings.{name}": value for name, value in settings.named_buffers()}
     return weights, {key: value for key, value in state.items() if key not in names}
 
@@ -242,6 +239,9 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     released code asks for the keys.
     """
     arguments = hyperparameters(weights)
+    for name, value in RELEASED_SETTINGS.items():
+        if arguments[name] != value:
+            raise UserError(f"the released networks have {name} {value}, not {arguments[name]}: no way to say so there")
     num_upsamplings = arguments["scale"].bit_length() - 1
     names = released_names(arguments["num_block"], num_upsamplings, arguments["num_levels"], arguments["num_steps"])
     released = {released: weights[ours] for released, ours in names}

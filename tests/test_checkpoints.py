@@ -124,9 +124,15 @@ def test_ema_is_preferred_and_params_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_feature_blocks_of_a_released_file_can_be_overridden() -> None:
-    state = released_like(small_network(4, num_block=4, feature_blocks=(0, 1, 2, 3)))
-    assert load_network(state).encoder.feature_blocks == (0, 1, 2, 3)
-    assert load_network(state, feature_blocks=(3, 2, 1, 0)).encoder.feature_blocks == (3, 2, 1, 0)
+    state = released_like(small_network(4, num_block=5, feature_blocks=(1, 2, 3, 4)))
+    assert load_network(state).encoder.feature_blocks == (1, 2, 3, 4)
+    assert load_network(state, feature_blocks=(0, 1, 2, 3)).encoder.feature_blocks == (0, 1, 2, 3)
+
+
+def test_a_network_that_the_released_code_does_not_know_is_not_written_for_it() -> None:
+    for setting in ({"scale_floor": 0.1}, {"encoder_skip": "conv_first"}):
+        with pytest.raises(UserError, match=f"the released networks have {next(iter(setting))}"):
+            to_released(small_network(4, **setting).state_dict())
 
 
 def test_option_files_take_released_files(workplace: Path) -> None:

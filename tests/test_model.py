@@ -176,6 +176,16 @@ def test_validation_counts_nonfinite_values(tiny_options: Options, monkeypatch: 
     assert board.scalars["metrics/held_out/nonfinite"] == 2 * 2  # two temperatures, not bicubic
 
 
+def test_images_without_ground_truth_are_sampled_all_the_same(tiny_options: Options) -> None:
+    model = build_model(tiny_options)
+    train(model, 1, 1)
+    model.feed_data({"lq": batch()["lq"]})
+    model.test()
+    visuals = model.get_current_visuals()
+    assert set(visuals) == {"lq", "result"}
+    assert visuals["result"].shape == (2, 3, 16, 16)
+
+
 def test_variants_of_one_temperature_keep_the_metrics_names() -> None:
     variants = make_val_variants({"temperature": 0.9, "metrics": {"psnr": {"type": "calculate_psnr"}}})
     assert [(v.suffix, v.temperature, list(v.metrics)) for v in variants] == [("", 0.9, ["psnr"])]

@@ -155,6 +155,8 @@ def test_actnorms_are_fitted_in_an_explicit_step() -> None:
         ({"scale": 8, "num_levels": 2}, "num_levels must be at least 3"),
         ({"num_block": 4}, "from 0 to 3"),
         ({"feature_blocks": ()}, "feature_blocks"),
+        ({"feature_blocks": (8, 1)}, "rising order"),
+        ({"feature_blocks": (1, 1)}, "rising order"),
         ({"noise": "poisson"}, "none, uniform or gaussian"),
         ({"encoder_skip": "first"}, "last_block or conv_first"),
         ({"scale_floor": 0}, "scale_floor must lie"),
@@ -181,8 +183,10 @@ def test_a_checkpoint_remembers_what_shapes_cannot_tell() -> None:
     small_network(feature_blocks=(0, 1), scale_floor=0.1).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r"scale_floor is 0\.1 in the checkpoint and 0\.0001 in the network"):
         small_network(feature_blocks=(0, 1)).load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"feature_blocks is \(0, 1\) in the checkpoint and \(1, 0\)"):
-        small_network(feature_blocks=(1, 0), scale_floor=0.1).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"feature_blocks is \(0, 1\) in the checkpoint and \(0, 2\)"):
+        small_network(num_block=3, feature_blocks=(0, 2), scale_floor=0.1).load_state_dict(state)
+    with pytest.raises(RuntimeError, match="encoder_skip is last_block in the checkpoint and conv_first"):
+        small_network(encoder_skip="conv_first", scale_floor=0.1).load_state_dict(state)
 
 
 @pytest.mark.parametrize("floor", [1e-4, 0.2])

@@ -51,7 +51,7 @@ class SRFlowNet(nn.Module):
         num_levels: flow levels (the paper's L); at least log2(scale), the released networks have one more.
         hidden_channels: width of the conditional networks.
         scale_floor: smallest scale of an affine layer. The paper's 1e-4 lets one layer's inverse magnify by 10,000, and
-            errors of float32 with it; 0.1 keeps the round trip exact far from the training data, too.
+            errors of float32 with it; 0.3 keeps the round trip exact far from the training data, too.
         encoder_skip: what the encoder's trunk convolution is added to: the output of its "last_block" (released SRFlow)
             or of "conv_first" (ESRGAN and BasicSR's RRDBNet; right for an encoder pretrained as one of these).
         noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
@@ -83,10 +83,11 @@ class SRFlowNet(nn.Module):
             raise ValueError(f"scale must be a power of 2 from 2 on, not {scale}")
         if 2**num_levels < scale:
             raise ValueError(f"num_levels must be at least {int(math.log2(scale))} for scale {scale}, not {num_levels}")
-        if not feature_blocks or not all(0 <= block < num_block for block in feature_blocks):
+        blocks = list(feature_blocks)
+        if not blocks or blocks != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= num_block:
             raise ValueError(
-                f"feature_blocks must name RRDBs from 0 to {num_block - 1} (num_block is {num_block}), "
-                f"not {list(feature_blocks)}"
+                f"feature_blocks must name RRDBs from 0 to {num_block - 1} (num_block is {num_block}) in rising order, "
+                f"not {blocks}"
             )
         if not 0 < scale_floor < 1:
             raise ValueError(f"scale_floor must lie between 0 and 1, not {scale_floor}")

@@ -122,8 +122,7 @@ class SRFlowModel(SRModel):
 
         self.optimizer_g.zero_grad()
         terms = self.net_g(self.gt, self.lq, terms=True)
-        loss = self.cri_nll(terms.nll)
-        loss.backward()
+        self.cri_nll(terms.nll).mean().backward()
         grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip)
         self.optimizer_g.step()
 
@@ -162,8 +161,8 @@ class SRFlowModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
-        if "gt" not in data:
-            self.gt = None
+        if "gt" not in data and hasattr(self, "gt"):
+            del self.gt  # the one of the image before
 
     def test(self, temperature: float | None = None) -> None:
         """Sample ``self.lq``: ``self.output`` is (num_samples * B, 3, H, W).
@@ -192,7 +191,7 @@ class SRFlowModel(SRModel):
         for index, data in enumerate(tqdm(dataloader, unit="image", disable=not self.opt["val"].get("pbar", False))):
             name = Path(data["lq_path"][0]).stem
             self.feed_data(data)
-            gt = None if self.gt is None else tensor2img(self.gt)
+            gt = tensor2img(self.gt) if "gt" in data else None
             pictures: dict[str, list[np.ndarray]] = {}
             for variant in self.val_variants:
                 self._run(variant)
