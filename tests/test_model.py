@@ -10,9 +10,10 @@ import pytest
 import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model
+from basicsr.utils import set_random_seed
 from conftest import image_pair
 
-from srflow_plugin import SRFlowModel
+from srflow_plugin import SRFlowModel, compat
 from srflow_plugin.models.srflow_model import make_val_variants
 
 Options = dict[str, Any]
@@ -83,6 +84,37 @@ def test_frozen_encoder_does_not_move_by_one_bit_and_then_does(tiny_options: Opt
     assert not any(torch.equal(value, flow_start[name]) for name, value in weights(model.net_g.flow).items())
     train(model, 4, 4)
     assert not any(torch.equal(value, start[name]) for name, value in weights(model.net_g.encoder).items())
+
+
+@pytest.mark.parametrize("stop_after", [2, 3])
+def test_a_resumed_run_is_the_same_run_across_the_switch(tiny_options: Options, stop_after: int) -> None:
+    tiny_options["network_g"]["noise"] = "none"
+    tiny_options["train"]["freeze_encoder_iters"] = 3
+    set_random_seed(tiny_options["manual_seed"])
+    whole = build_model(tiny_options)
+    train(whole, 1, 5)
+
+    set_random_seed(tiny_options["manual_seed"])  # the same start
+    part = build_model(tiny_options)
+    for key in ("models", "training_states"):
+        Path(tiny_options["path"][key]).mkdir(parents=True)
+    train(part, 1, stop_after)
+    part.save(0, stop_after)
+    tiny_options["auto_resume"] = True
+    state = compat.load_resume_state(tiny_options)
+    assert state is not None
+    resumed = build_model(tiny_options)
+    resumed.resume_training(state)
+    train(resumed, stop_after + 1, 5)
+
+    for name, value in resumed.net_g.state_dict().items():
+        assert torch.equal(value, whole.net_g.state_dict()[name]), name
+    for name, value in resumed.net_g_ema.state_dict().items():
+        assert torch.equal(value, whole.net_g_ema.state_dict()[name]), name
+    assert resumed.get_current_learning_rate() == whole.get_current_learning_rate() == [2.5e-4, 2.5e-4]
+    state_of = resumed.optimizer_g.state
+    steps = {group["name"]: state_of[group["params"][0]]["step"] for group in resumed.optimizer_g.param_groups}
+    assert steps == {"flow": 5, "encoder": 2}
 
 
 def test_gradients_are_clipped(tiny_options: Options) -> None:
