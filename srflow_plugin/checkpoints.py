@@ -84,7 +84,7 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a file without running code from it."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist; correct the path")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
