@@ -99,11 +99,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def network_weights(state: Mapping[str, Any], param_key: str = "params", name: str = "the checkpoint") -> Weights:
     """The weights of an SRFlowNet under our names, from whichever kind of checkpoint."""
+    return _weights_and_unused(state, param_key, name)[0]
+
+
+def _weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> tuple[Weights, Weights]:
+    """Weights under our names, and what SRFlow does not use of a released file under the released ones."""
     flat = _flat(state, param_key, name)
     if any(key.startswith("flowUpsamplerNet.") for key in flat):
-        return from_released(flat, name)[0]
+        return from_released(flat, name)
     if any(key.startswith("flow.") for key in flat):
-        return {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
+        unused = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
+        weights = {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
+        return weights, unused or dict(state.get("unused", {}))
     if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
         raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")
     raise UserError(f"{name} holds no SRFlow network; its first key is {next(iter(flat), 'missing')!r}")
@@ -130,12 +137,10 @@ def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: s
 def check_encoder_fit(weights: Weights, encoder: RRDBEncoder, name: str) -> Weights:
     """Check that an RRDB network's weights fill an encoder; return those that it reads."""
     expected = encoder.state_dict()
-    for key, value in expected.items():
+    for key in expected:
         if key not in weights:
             raise UserError(f"{name} does not fit the encoder of network_g: {key} is missing")
-        if weights[key].shape != value.shape:
-            shapes = f"{list(weights[key].shape)} there, {list(value.shape)} in network_g"
-            raise UserError(f"{name} does not fit the encoder of network_g: {key} is {shapes}")
+    _check_shapes(weights, expected, f"{name} does not fit the encoder of network_g", "network_g")
     blocks = {key.split(".")[1] for key in weights if key.startswith("body.")}
     if len(blocks) != len(encoder.body):
         raise UserError(f"{name} has {len(blocks)} RRDBs, the encoder of network_g {len(encoder.body)}")
@@ -153,10 +158,7 @@ def _flat(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
 def check_fit(weights: Weights, network: SRFlowNet, name: str, what: str = "network_g", strict: bool = True) -> None:
     """Check that weights can be loaded into a network, which may be one without memory."""
     expected = network.state_dict()
-    for key in sorted(expected.keys() & weights.keys()):
-        if expected[key].shape != weights[key].shape:
-            shapes = f"{list(weights[key].shape)} there, {list(expected[key].shape)} in {what}"
-            raise UserError(f"{name} does not fit {what}: {key} is {shapes}")
+    _check_shapes(weights, expected, f"{name} does not fit {what}", what)
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if strict and (missing or extra):
         first = f"{missing[0]} is missing" if missing else f"{extra[0]} is not part of it"
@@ -164,6 +166,13 @@ def check_fit(weights: Weights, network: SRFlowNet, name: str, what: str = "netw
     differences = network.settings.differences(weights, "settings.")
     if differences:
         raise UserError(f"{name} does not fit {what}: {differences[0]}")
+
+
+def _check_shapes(weights: Weights, expected: Weights, complaint: str, what: str) -> None:
+    for key, value in expected.items():
+        if key in weights and weights[key].shape != value.shape:
+            shapes = f"{list(weights[key].shape)} there, {list(value.shape)} in {what}"
+            raise UserError(f"{complaint}: {key} is {shapes}")
 
 
 def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str, Any]:
@@ -245,7 +254,7 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     num_upsamplings = arguments["scale"].bit_length() - 1
     names = released_names(arguments["num_block"], num_upsamplings, arguments["num_levels"], arguments["num_steps"])
     released = {released: weights[ours] for released, ours in names}
-    if unused is None:
+    if not unused:
         width, colours = arguments["num_feat"], arguments["num_in_ch"]
         context = width * (1 + len(arguments["feature_blocks"]))
         unused = {}
@@ -300,20 +309,13 @@ def convert(source: Path, target: Path, released: bool = False) -> None:
     if not target.parent.is_dir():
         raise UserError(f"{target.parent} is not a folder; make it first")
     state = read_checkpoint(source)
-    flat = _flat(state, "params_ema", str(source))
-    unused: Weights | None
-    if any(key.startswith("flowUpsamplerNet.") for key in flat):
-        weights, unused = from_released(flat, str(source))
-    else:
-        weights = network_weights(state, "params_ema", str(source))
-        kept = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
-        unused = kept or state.get("unused")
+    weights, unused = _weights_and_unused(state, "params_ema", str(source))
     unfinished = target.with_name(target.name + ".unfinished")
     try:
         if released:
             _save(to_released(weights, unused), unfinished, target)
         elif target.suffix == ".safetensors":
-            extra = {UNUSED_PREFIX + key: value for key, value in (unused or {}).items()}
+            extra = {UNUSED_PREFIX + key: value for key, value in unused.items()}
             _save({**weights, **extra}, unfinished, target)
         else:
             _save({"params": weights, **({"unused": unused} if unused else {})}, unfinished, target)

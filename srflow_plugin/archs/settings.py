@@ -52,5 +52,5 @@ def decode_setting(tensor: Tensor) -> Value:
     """What :func:`encode_setting` made the tensor of."""
     if tensor.dtype == torch.uint8:
         return bytes(tensor.tolist()).decode()
-    # A network turned to float32 or float16 has rounded its settings.
-    return round(tensor.item(), 6) if tensor.is_floating_point() else tuple(tensor.tolist())
+    # A network turned to float32 has rounded its settings.
+    return float(f"{tensor.item():.6g}") if tensor.is_floating_point() else tuple(tensor.tolist())

@@ -70,6 +70,8 @@ class SRFlowModel(SRModel):
                 self.load_network(self.net_g_ema, load_path, strict, "params_ema")
             else:
                 self._restart_ema()
+        # Asked once: each of the network's flags is a tensor, on a GPU a wait for it.
+        self.actnorms_initialized = self.get_bare_model(self.net_g).initialized
         self.cri_nll = build_loss(train_opt["nll_opt"]).to(self.device)
         self.grad_clip = train_opt.get("grad_clip", math.inf)
         self.setup_optimizers()
@@ -115,7 +117,7 @@ class SRFlowModel(SRModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         net = self.get_bare_model(self.net_g)
-        if not net.initialized:
+        if not self.actnorms_initialized:
             self.initialize_actnorms()
         if self.encoder_frozen and current_iter > self.freeze_encoder_iters:
             self.unfreeze_encoder()
@@ -138,6 +140,7 @@ class SRFlowModel(SRModel):
         """Fit the ActNorms to the first batch: on rank 0, for all ranks."""
         net = self.get_bare_model(self.net_g)
         net.initialize(self.gt, self.lq)
+        self.actnorms_initialized = True
         if self.opt["dist"]:
             for tensor in net.state_dict().values():
                 torch.distributed.broadcast(tensor, 0)
