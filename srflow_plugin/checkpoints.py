@@ -28,7 +28,13 @@ Weights = dict[str, Tensor]
 # What released files hold beyond SRFlow: the RRDB network's image output and a convolution that nothing calls.
 UNUSED = re.compile(r"RRDB\.(upconv\d+|HRconv|conv_last)\.(weight|bias)|flowUpsamplerNet\.f\.0\.(weight|bias)")
 UNUSED_PREFIX = "unused."
-RELEASED_SETTINGS: dict[str, Any] = {"scale_floor": PAPER_SCALE_FLOOR, "encoder_skip": "last_block"}
+# What every released network is, as shapes tell it and as they do not.
+RELEASED_SHAPES: dict[str, Any] = {"coupling_layers": 1, "coupling_kernel_size": 1, "noise": "none"}
+RELEASED_SETTINGS: dict[str, Any] = {
+    "scale_floor": PAPER_SCALE_FLOOR,
+    "log_scale_bound": None,
+    "encoder_skip": "last_block",
+}
 RELEASED_F_CHANNELS = 96
 
 # Names within a flow step. A conditional net is conv, ActNorm, ReLU, conv, ActNorm, ReLU, zero conv; the released one
@@ -75,7 +81,8 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
         network = SRFlowNet(**{**hyperparameters(weights, name), **overrides})
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
-    weights |= {f"settings.{name}": value for name, value in network.settings.named_buffers() if name in overrides}
+    overridden = {f"settings.{name}" for name in overrides}
+    weights |= {key: value for key, value in network.state_dict().items() if key in overridden}
     check_fit(weights, network, name, "the network that its shapes tell")
     network.load_state_dict(weights)
     return network.eval()
@@ -110,6 +117,8 @@ def _weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> 
     if any(key.startswith("flow.") for key in flat):
         unused = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
         weights = {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
+        # A checkpoint older than a setting has none; the network then was as the released ones are.
+        weights = {**_setting_buffers(**RELEASED_SETTINGS), **weights}
         return weights, unused or dict(state.get("unused", {}))
     if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
         raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")
@@ -181,9 +190,15 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
     def count(pattern: str) -> int:
         return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
+    step = f"flow.levels.0.bijections.{1 + TRANSITION_STEPS}"
     try:
         num_feat, num_in_ch = weights["encoder.conv_first.weight"].shape[:2]
-        arguments = {
+        settings: dict[str, Any] = {
+            name: decode_setting(weights[f"settings.{name}"]) for name in ("feature_blocks", *RELEASED_SETTINGS)
+        }
+        hidden_channels, context_channels = weights[f"{step}.bijections.2.net.0.weight"].shape[:2]
+        feature_channels = num_feat * (1 + len(settings["feature_blocks"]))
+        return {
             "num_in_ch": num_in_ch,
             "num_feat": num_feat,
             "num_grow_ch": weights["encoder.body.0.rdb1.conv1.weight"].shape[0],
@@ -191,17 +206,18 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
             "scale": 2 ** (1 + count(r"encoder\.upconvs\.(\d+)\.")),
             "num_levels": count(r"flow\.levels\.(\d+)\."),
             "num_steps": count(r"flow\.levels\.0\.bijections\.(\d+)\.") - TRANSITION_STEPS,
-            "hidden_channels": weights[
-                f"flow.levels.0.bijections.{1 + TRANSITION_STEPS}.bijections.2.net.0.weight"
-            ].shape[0],
-            **{
-                name: decode_setting(weights[f"settings.{name}"])
-                for name in ("feature_blocks", "scale_floor", "encoder_skip")
-            },
+            "hidden_channels": hidden_channels,
+            "coupling_layers": count(re.escape(step) + r"\.bijections\.3\.net\.(\d+)\.initialized") - 1,
+            "coupling_kernel_size": weights[f"{step}.bijections.3.net.3.weight"].shape[-1],
+            "noise": "conditional" if context_channels > feature_channels else "none",
+            **settings,
         }
     except KeyError as error:
         raise UserError(f"{name} does not hold a whole SRFlow network: {error.args[0]} is missing") from None
-    return arguments
+
+
+def _setting_buffers(**values: Any) -> Weights:
+    return {f"settings.{name}": value for name, value in Settings(**values).named_buffers()}
 
 
 # -- released files ----------------------------------------------------------------------------------------------------
@@ -228,8 +244,7 @@ def from_released(state: Weights, name: str = "the checkpoint") -> tuple[Weights
     for key in list(weights):  # every per-channel affine layer has been fitted
         if key.endswith(".logs") and key.removesuffix("logs") + "weight" not in weights:
             weights[key.removesuffix("logs") + "initialized"] = torch.tensor(True)
-    settings = Settings(feature_blocks=_released_feature_blocks(num_block, weights), **RELEASED_SETTINGS)
-    weights |= {f"settings.{name}": value for name, value in settings.named_buffers()}
+    weights |= _setting_buffers(feature_blocks=_released_feature_blocks(num_block, weights), **RELEASED_SETTINGS)
     return weights, {key: value for key, value in state.items() if key not in names}
 
 
@@ -248,7 +263,7 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     released code asks for the keys.
     """
     arguments = hyperparameters(weights)
-    for name, value in RELEASED_SETTINGS.items():
+    for name, value in {**RELEASED_SETTINGS, **RELEASED_SHAPES}.items():
         if arguments[name] != value:
             raise UserError(f"the released networks have {name} {value}, not {arguments[name]}: no way to say so there")
     num_upsamplings = arguments["scale"].bit_length() - 1

@@ -19,6 +19,7 @@ def main() -> None:
     args = Namespace(opt="tiny.yml", launcher="pytorch", auto_resume=False, debug=False, force_yml=None)
     opt = parse_options(args, Path.cwd(), is_train=True)
     opt["train"]["freeze_encoder_iters"] = 2
+    opt["train"]["pixel_opt"] = {"type": "L1Loss"}  # through the inverse, in the same forward
     model = build_model(opt)
     for iteration in range(1, 5):
         gt, lq = image_pair(4, 4, 4)

@@ -88,9 +88,17 @@ def test_hyperparameters_of_the_released_networks() -> None:
         )
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_a_network_comes_back_from_every_format(scale: int, tmp_path: Path) -> None:
-    network = small_network(scale, scale_floor=0.2)
+@pytest.mark.parametrize(
+    ("scale", "setting"),
+    [
+        (2, {"scale_floor": 0.2}),
+        (4, {"log_scale_bound": 0.5}),
+        (4, {"coupling_layers": 3, "coupling_kernel_size": 3}),
+        (8, {"noise": "conditional"}),
+    ],
+)
+def test_a_network_comes_back_from_every_format(scale: int, setting: dict[str, Any], tmp_path: Path) -> None:
+    network = small_network(scale, **setting)
     network.initialize(*image_pair(scale, 4, 4))
     torch.save({"params": network.state_dict()}, tmp_path / "ours.pth")
     convert(tmp_path / "ours.pth", tmp_path / "ours.safetensors")
@@ -130,9 +138,21 @@ def test_feature_blocks_of_a_released_file_can_be_overridden() -> None:
 
 
 def test_a_network_that_the_released_code_does_not_know_is_not_written_for_it() -> None:
-    for setting in ({"scale_floor": 0.1}, {"encoder_skip": "conv_first"}):
+    for setting in (
+        {"scale_floor": 0.1},
+        {"log_scale_bound": 1.0},
+        {"encoder_skip": "conv_first"},
+        {"coupling_layers": 2},
+        {"noise": "conditional"},
+    ):
         with pytest.raises(UserError, match=f"the released networks have {next(iter(setting))}"):
             to_released(small_network(4, **setting).state_dict())
+
+
+def test_a_checkpoint_older_than_a_setting_is_as_the_released_networks_are() -> None:
+    state = {key: value for key, value in small_network().state_dict().items() if key != "settings.log_scale_bound"}
+    gt, lq = image_pair(4, 4, 6)
+    assert torch.equal(load_network(state)(gt, lq), small_network()(gt, lq))
 
 
 def test_option_files_take_released_files(workplace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -20,11 +21,14 @@ from srflow_plugin.flow import (
     Split,
     Squeeze,
     bits_per_dimension,
+    bounded_scale,
+    flow_step,
     initialize_from_data,
     standard_normal_log_prob,
 )
 
 CHANNELS, CONTEXT, HIDDEN = 5, 3, 4
+BOUNDED = partial(bounded_scale, bound=0.5)
 
 # A new layer is one line.
 BIJECTIONS: dict[str, Callable[[], Bijection]] = {
@@ -33,8 +37,16 @@ BIJECTIONS: dict[str, Callable[[], Bijection]] = {
     "Squeeze": Squeeze,
     "AffineInjector": lambda: AffineInjector(CHANNELS, CONTEXT, HIDDEN),
     "AffineCoupling": lambda: AffineCoupling(CHANNELS, CONTEXT, HIDDEN),
+    "AffineInjector, bounded": lambda: AffineInjector(CHANNELS, CONTEXT, HIDDEN, BOUNDED),
+    "AffineCoupling, bounded": lambda: AffineCoupling(CHANNELS, CONTEXT, HIDDEN, BOUNDED),
+    "AffineCoupling, deep": lambda: AffineCoupling(CHANNELS, CONTEXT, HIDDEN, hidden_layers=4, kernel_size=3),
     "Chain": lambda: Chain([ActNorm(CHANNELS), AffineCoupling(CHANNELS, CONTEXT, HIDDEN)]),
 }
+
+
+def make_flow(in_channels: int, num_levels: int) -> MultiScaleFlow:
+    step = partial(flow_step, context_channels=CONTEXT, hidden_channels=HIDDEN)
+    return MultiScaleFlow(in_channels, num_levels, 1, step)
 
 
 def jacobian_logdet(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -92,7 +104,7 @@ def test_split_hands_out_a_standardised_latent(x: torch.Tensor) -> None:
 @pytest.mark.parametrize("num_levels", [1, 2, 3, 4])
 def test_multiscale_flow(num_levels: int) -> None:
     torch.manual_seed(0)
-    flow = perturb(MultiScaleFlow(1, CONTEXT, num_levels, 1, HIDDEN).double(), amount=0.05)
+    flow = perturb(make_flow(1, num_levels).double(), amount=0.05)
     height, width = 2**num_levels, 2 ** (num_levels + 1)
     x = torch.randn(1, 1, height, width, dtype=torch.float64)
     contexts = [
@@ -111,7 +123,7 @@ def test_multiscale_flow(num_levels: int) -> None:
 
 def test_released_latent_shapes() -> None:
     # spec: x4, L = 3 and x8, L = 4, for an HR image of (H, W)
-    x4, x8 = (MultiScaleFlow(3, CONTEXT, num_levels, 1, HIDDEN) for num_levels in (3, 4))
+    x4, x8 = (make_flow(3, num_levels) for num_levels in (3, 4))
     assert x4.latent_shapes(160, 80) == [(6, 80, 40), (96, 20, 10)]
     assert x8.latent_shapes(160, 80) == [(6, 80, 40), (12, 40, 20), (192, 10, 5)]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import basicsr.archs.vgg_arch
 import cv2
 import pytest
 import torch
+import torchvision
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model
 from basicsr.utils import set_random_seed
@@ -115,6 +117,50 @@ def test_a_resumed_run_is_the_same_run_across_the_switch(tiny_options: Options, 
     state_of = resumed.optimizer_g.state
     steps = {group["name"]: state_of[group["params"][0]]["step"] for group in resumed.optimizer_g.param_groups}
     assert steps == {"flow": 5, "encoder": 2}
+
+
+def test_the_tau_0_image_has_the_losses_asked_for(tiny_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(basicsr.archs.vgg_arch.vgg, "vgg11", lambda pretrained: torchvision.models.vgg11(weights=None))
+    gradients = {}
+    for weight in (0, 3):
+        set_random_seed(0)
+        if weight:
+            tiny_options["train"]["pixel_opt"] = {"type": "L1Loss", "loss_weight": weight}
+            layers = {"relu1_1": 1.0}
+            tiny_options["train"]["perceptual_opt"] = {
+                "type": "PerceptualLoss",
+                "vgg_type": "vgg11",
+                "layer_weights": layers,
+            }
+        model = build_model(tiny_options)
+        train(model, 1, 2)
+        model.feed_data(batch())
+        with torch.no_grad():
+            image = model.net_g.sample(model.lq, temperature=0)[0]
+        model.optimize_parameters(3)
+        gradients[weight] = model.net_g.encoder.conv_first.weight.grad.clone()
+    log = model.get_current_log()
+    assert log["l_pix"] == pytest.approx(3 * (image - model.gt).abs().mean().item(), rel=1e-5)
+    assert log["l_percep"] > 0 and "l_style" not in log
+    assert log["l_nll"] == pytest.approx(log["l_prior"] + log["l_logdet"], rel=1e-5)
+    assert not torch.allclose(gradients[0], gradients[3])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"log_scale_bound": 1.2},
+        {"num_steps": 2, "num_levels": 2, "coupling_layers": 4, "coupling_kernel_size": 3},
+        {"noise": "conditional"},
+    ],
+)
+def test_options_beyond_the_paper_train(tiny_options: Options, setting: dict[str, Any]) -> None:
+    tiny_options["network_g"].update(setting)
+    model = build_model(tiny_options)
+    train(model, 1, 1)
+    first = model.get_current_log()["l_nll"]
+    train(model, 2, 30)
+    assert model.get_current_log()["l_nll"] < first - 0.5
 
 
 def test_gradients_are_clipped(tiny_options: Options) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from conftest import image_pair, small_network
 
 from srflow_plugin import SRFlowNet
-from srflow_plugin.flow.coupling import ConditionalNet
+from srflow_plugin.flow import ConditionalNet
 
+BEYOND_THE_PAPER: dict[str, dict[str, Any]] = {
+    "floor": {"scale_floor": 0.3},
+    "bound": {"log_scale_bound": 0.5},
+    "SRFlow-DA": {"num_steps": 3, "num_levels": 2, "coupling_layers": 4, "coupling_kernel_size": 3},
+    "NCSR": {"noise": "conditional", "noise_sigma": 8.0},
+}
 SCALES_AND_SIZES = [(2, 6, 10), (4, 4, 6), (8, 4, 6), (4, 5, 7), (4, 1, 1), (8, 3, 1), (2, 5, 3)]
 
 
@@ -46,7 +53,8 @@ def test_nll_is_the_density_in_bits_per_dimension() -> None:
     normal = torch.distributions.Normal(0.0, 1.0)
     log_prob = logdet + torch.stack([normal.log_prob(latent).sum((1, 2, 3)) for latent in latents]).sum(0)
     expected = -log_prob / (math.log(2) * 3 * 16 * 24)
-    nll, prior, logdet_bits = network(gt, lq, terms=True)
+    nll, prior, logdet_bits, image = network(gt, lq, terms=True)
+    assert image is None
     torch.testing.assert_close(network(gt, lq), expected)
     torch.testing.assert_close(nll, expected)
     torch.testing.assert_close(prior + logdet_bits, expected)
@@ -58,9 +66,25 @@ def test_each_image_of_a_batch_is_treated_alone() -> None:
     torch.testing.assert_close(network(gt, lq)[1:], network(gt[1:], lq[1:]))
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_gradients_reach_every_parameter(scale: int) -> None:
-    network = small_network(scale).train()
+@pytest.mark.parametrize("setting", BEYOND_THE_PAPER)
+def test_options_beyond_the_paper_keep_the_flow_invertible_and_exact(setting: str) -> None:
+    network = small_network(4, **BEYOND_THE_PAPER[setting]).double()
+    gt, lq = image_pair(4, 2, 4, batch=1, dtype=torch.float64)
+
+    def encode(flat: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latent.flatten() for latent in network.encode(flat.view_as(gt), lq)[0]])
+
+    latents, logdet = network.encode(gt, lq)
+    torch.testing.assert_close(network.decode(latents, lq), gt, rtol=1e-9, atol=1e-9)
+    jacobian = torch.autograd.functional.jacobian(encode, gt.flatten())
+    torch.testing.assert_close(logdet[0], torch.linalg.slogdet(jacobian).logabsdet, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("scale", "setting"), [(2, {}), (4, {}), (8, {}), *((4, setting) for setting in BEYOND_THE_PAPER.values())]
+)
+def test_gradients_reach_every_parameter(scale: int, setting: dict[str, Any]) -> None:
+    network = small_network(scale, **setting).train()
     gt, lq = image_pair(scale, 4, 6)
     network(gt, lq).mean().backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -131,6 +155,39 @@ def test_noise_settings() -> None:
     torch.testing.assert_close(noisy, quiet(gt + torch.randn_like(gt) * 5 / 255, lq))
 
 
+def test_noise_conditional_network_is_told_the_level_it_gets() -> None:
+    gt, lq = image_pair(4, 4, 6)
+    network = small_network(**BEYOND_THE_PAPER["NCSR"]).train()
+    plain = small_network()
+    width = [next(net.parameters()).shape[1] for net in (network.flow.levels[0], plain.flow.levels[0])]
+    assert width[0] == width[1]  # ActNorm
+    injectors = [net.flow.levels[0].bijections[3].bijections[2].net[0] for net in (network, plain)]
+    assert injectors[0].in_channels == injectors[1].in_channels + 1
+
+    seen: list[torch.Tensor] = []
+    injectors[0].register_forward_pre_hook(lambda module, args: seen.append(args[0][:, -1]))
+    torch.manual_seed(0)
+    noisy = network(gt, lq)
+    torch.manual_seed(0)
+    levels = 8 * torch.rand(2)
+    torch.testing.assert_close(seen[0], levels.view(2, 1, 1).expand(2, 8, 12))
+    disturbed = gt + torch.randn_like(gt) * (levels / 255).view(2, 1, 1, 1)
+    assert not torch.allclose(noisy, network.eval()(disturbed, lq))  # which is told that there is no noise
+    network.sample(lq)
+    assert not seen[1].any() and not seen[2].any()
+
+
+def test_the_image_of_a_forward_is_the_tau_0_image() -> None:
+    for setting in ({}, BEYOND_THE_PAPER["NCSR"], {"noise": "uniform"}):
+        network = small_network(**setting)
+        gt, lq = image_pair(4, 5, 6)
+        for mode in (True, False):
+            terms = network.train(mode)(gt, lq, with_image=True)
+            torch.testing.assert_close(terms.image, network.sample(lq, temperature=0)[0])
+            (gradient,) = torch.autograd.grad(terms.image.sum(), network.encoder.conv_first.weight)
+            assert gradient.abs().sum() > 0
+
+
 def test_actnorms_are_fitted_in_an_explicit_step() -> None:
     network = SRFlowNet(num_feat=8, num_grow_ch=4, num_block=1, feature_blocks=(0,), num_steps=2, hidden_channels=8)
     gt, lq = image_pair(4, 8, 8)
@@ -157,9 +214,13 @@ def test_actnorms_are_fitted_in_an_explicit_step() -> None:
         ({"feature_blocks": ()}, "feature_blocks"),
         ({"feature_blocks": (8, 1)}, "rising order"),
         ({"feature_blocks": (1, 1)}, "rising order"),
-        ({"noise": "poisson"}, "none, uniform or gaussian"),
+        ({"noise": "poisson"}, "none, uniform, gaussian or conditional"),
         ({"encoder_skip": "first"}, "last_block or conv_first"),
         ({"scale_floor": 0}, "scale_floor must lie"),
+        ({"log_scale_bound": 0}, "log_scale_bound must be above 0"),
+        ({"log_scale_bound": 1, "scale_floor": 0.3}, "in place of scale_floor"),
+        ({"coupling_layers": 0}, "coupling_layers must be 1 or more"),
+        ({"coupling_kernel_size": 2}, "coupling_kernel_size odd"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict[str, object], message: str) -> None:
@@ -185,20 +246,34 @@ def test_a_checkpoint_remembers_what_shapes_cannot_tell() -> None:
         small_network(feature_blocks=(0, 1)).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r"feature_blocks is \(0, 1\) in the checkpoint and \(0, 2\)"):
         small_network(num_block=3, feature_blocks=(0, 2), scale_floor=0.1).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"log_scale_bound is None in the checkpoint and 0\.5 in the network"):
+        small_network(log_scale_bound=0.5).load_state_dict(small_network().state_dict())
     with pytest.raises(RuntimeError, match="encoder_skip is last_block in the checkpoint and conv_first"):
         small_network(encoder_skip="conv_first", scale_floor=0.1).load_state_dict(state)
 
 
-@pytest.mark.parametrize("floor", [1e-4, 0.2])
-def test_no_affine_scale_falls_below_the_floor(floor: float) -> None:
-    network = small_network(scale_floor=floor)
+@pytest.mark.parametrize(
+    ("setting", "raw", "expected"),
+    [
+        ({}, -1000, 1e-4),
+        ({"scale_floor": 0.2}, -1000, 0.2),
+        ({"scale_floor": 0.2}, 1000, 1.2),
+        ({"log_scale_bound": 0.5}, -1000, math.exp(-0.5)),
+        ({"log_scale_bound": 0.5}, 1000, math.exp(0.5)),
+        ({"log_scale_bound": 0.5}, 0, 1),
+    ],
+)
+def test_affine_scales_stay_within_their_limits(setting: dict[str, Any], raw: float, expected: float) -> None:
+    network = small_network(**setting)
     nets = [module for module in network.modules() if isinstance(module, ConditionalNet)]
     scales = []
     for net in nets:
         with torch.no_grad():
-            net[-1].bias[1::2] = -1000  # raw scales far below zero
+            net[-1].weight.zero_()
+            net[-1].logs.zero_()
+            net[-1].bias[1::2] = raw
         net.register_forward_hook(lambda module, args, output: scales.append(output[1]))
     network(*image_pair(4, 4, 6))
     assert len(scales) == len(nets) == 3 * 2 * 2
     for scale in scales:
-        torch.testing.assert_close(scale, torch.full_like(scale, floor), rtol=1e-4, atol=0)
+        torch.testing.assert_close(scale, torch.full_like(scale, expected), rtol=1e-4, atol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -127,9 +128,11 @@ MISTAKES = {
     "number for a text": ("name=5", "name: 5 is not text"),
     "fraction for a whole number": ("network_g:num_block=1.5", "network_g.num_block: 1.5 is not a whole number"),
     "value for a section": ("network_g=SRFlowNet", "network_g: 'SRFlowNet' is not a section with keys"),
-    "unknown noise": ("network_g:noise=poisson", "network_g.noise: 'poisson' is not none or uniform or gaussian"),
+    "unknown noise": ("network_g:noise=poisson", "network_g.noise: 'poisson' is not none or uniform or gaussian or conditional"),
     "impossible network": ("network_g:num_levels=1", "num_levels must be at least 2 for scale 4"),
     "scales that differ": ("scale=2", "scale: 2 and network_g.scale: 4 must agree"),
+    "misspelt image loss": ("train:pixel_opt:type=L1", "train.pixel_opt.type: 'L1' is not known; known are CharbonnierLoss"),
+    "bound and floor": ("network_g={type: SRFlowNet, scale_floor: 0.2, log_scale_bound: 1}", "network_g: log_scale_bound must be above 0"),
     "patch that does not divide": ("datasets:train:gt_size=20", "datasets.train.gt_size: 20 must be a multiple of 8"),
     "missing key": ("train:total_iter=none", "train.total_iter is missing"),
     "missing loss": ("train:nll_opt=none", "train.nll_opt"),
@@ -177,6 +180,18 @@ def test_a_checkpoint_of_another_network_is_named(workplace: Path) -> None:
     torch.save({"params": {"flow.levels.0.bijections.1.bijections.0.bias": torch.zeros(1, 3, 1, 1)}}, "shape.pth")
     with pytest.raises(UserError, match=r"is \[1, 3, 1, 1\] there, \[1, 12, 1, 1\] in network_g"):
         parse(workplace, "path:pretrain_network_g=shape.pth")
+
+
+def test_a_perceptual_loss_whose_weights_cannot_be_fetched_is_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workplace / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(UserError, match=r"train\.perceptual_opt: the weights of LPIPSLoss cannot be had: .*no network"):
+        parse(workplace, "train:perceptual_opt:type=LPIPSLoss")
 
 
 def test_a_pickle_with_code_does_not_run(workplace: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Value = float | str | tuple[int, ...]
+Value = float | str | tuple[int, ...] | None
 
 
 class Settings(nn.Module):
@@ -45,6 +45,8 @@ def encode_setting(value: Value) -> Tensor:
     """A setting as a tensor; on the CPU also in a network without memory, since the value is what counts."""
     if isinstance(value, str):
         return torch.tensor(list(value.encode()), dtype=torch.uint8, device="cpu")
+    if value is None:
+        value = 0.0  # which no setting is otherwise
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else torch.int64, device="cpu")
 
 
@@ -52,5 +54,7 @@ def decode_setting(tensor: Tensor) -> Value:
     """What :func:`encode_setting` made the tensor of."""
     if tensor.dtype == torch.uint8:
         return bytes(tensor.tolist()).decode()
+    if not tensor.is_floating_point():
+        return tuple(tensor.tolist())
     # A network turned to float32 has rounded its settings.
-    return float(f"{tensor.item():.6g}") if tensor.is_floating_point() else tuple(tensor.tolist())
+    return float(f"{tensor.item():.6g}") or None

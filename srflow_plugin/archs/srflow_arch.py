@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +19,10 @@ from srflow_plugin.flow import (
     ChannelAffine,
     MultiScaleFlow,
     bits_per_dimension,
+    bounded_scale,
+    flow_step,
     initialize_from_data,
+    sigmoid_scale,
     standard_normal_log_prob,
 )
 
@@ -28,12 +32,13 @@ GREY_LEVELS = 256
 class NLLTerms(NamedTuple):
     """The negative log-likelihood and what it is made of, each (B,) in bits per dimension: nll = prior + logdet.
 
-    ``logdet`` includes the dequantisation term where there is one.
+    ``logdet`` includes the dequantisation term where there is one. ``image`` is the tau = 0 image where asked for.
     """
 
     nll: Tensor
     prior: Tensor
     logdet: Tensor
+    image: Tensor | None
 
 
 @ARCH_REGISTRY.register()
@@ -50,13 +55,19 @@ class SRFlowNet(nn.Module):
         num_steps: conditional flow steps per level (the paper's K).
         num_levels: flow levels (the paper's L); at least log2(scale), the released networks have one more.
         hidden_channels: width of the conditional networks.
+        coupling_layers, coupling_kernel_size: number and size of the convolutions between the first and the last of a
+            coupling's network. SRFlow-DA: 4 and 3, with num_steps 6 and num_levels 2.
         scale_floor: smallest scale of an affine layer. The paper's 1e-4 lets one layer's inverse magnify by 10,000, and
             errors of float32 with it; 0.3 keeps the round trip exact far from the training data, too.
+        log_scale_bound: in place of the paper's ``sigmoid(raw + 2) + scale_floor`` the scale is
+            ``exp(bound tanh(raw / bound))``, bounded smoothly and alike in both directions.
         encoder_skip: what the encoder's trunk convolution is added to: the output of its "last_block" (released SRFlow)
             or of "conv_first" (ESRGAN and BasicSR's RRDBNet; right for an encoder pretrained as one of these).
         noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
-            -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``.
-        noise_sigma: in grey levels (of 255), read with noise="gaussian" only. Paper, general SR: 4 / sqrt(3).
+            -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``; "conditional" (NCSR,
+            Kim and Son, NTIRE 2021): Gaussian of a standard deviation drawn for each image from
+            U[0, ``noise_sigma``), which every step is told as one more channel of its context (0 when not training).
+        noise_sigma: in grey levels (of 255). Paper, general SR: 4 / sqrt(3).
 
     Raises:
         ValueError: arguments that cannot make a network, with what would.
@@ -73,9 +84,12 @@ class SRFlowNet(nn.Module):
         num_steps: int = 16,
         num_levels: int = 3,
         hidden_channels: int = 64,
+        coupling_layers: int = 1,
+        coupling_kernel_size: int = 1,
         scale_floor: float = PAPER_SCALE_FLOOR,
+        log_scale_bound: float | None = None,
         encoder_skip: Literal["last_block", "conv_first"] = "last_block",
-        noise: Literal["none", "uniform", "gaussian"] = "none",
+        noise: Literal["none", "uniform", "gaussian", "conditional"] = "none",
         noise_sigma: float = 4 / math.sqrt(3),
     ) -> None:
         super().__init__()
@@ -89,58 +103,87 @@ class SRFlowNet(nn.Module):
                 f"feature_blocks must name RRDBs from 0 to {num_block - 1} (num_block is {num_block}) in rising order, "
                 f"not {blocks}"
             )
+        if coupling_layers < 1 or coupling_kernel_size < 1 or coupling_kernel_size % 2 == 0:
+            raise ValueError(
+                f"coupling_layers must be 1 or more and coupling_kernel_size odd, "
+                f"not {coupling_layers} and {coupling_kernel_size}"
+            )
         if not 0 < scale_floor < 1:
             raise ValueError(f"scale_floor must lie between 0 and 1, not {scale_floor}")
+        if log_scale_bound is not None and (log_scale_bound <= 0 or scale_floor != PAPER_SCALE_FLOOR):
+            raise ValueError(
+                f"log_scale_bound must be above 0 and stands in place of scale_floor, "
+                f"not {log_scale_bound} with scale_floor {scale_floor}"
+            )
         if encoder_skip not in ("last_block", "conv_first"):
             raise ValueError(f"encoder_skip must be last_block or conv_first, not {encoder_skip!r}")
-        if noise not in ("none", "uniform", "gaussian"):
-            raise ValueError(f"noise must be none, uniform or gaussian, not {noise!r}")
+        if noise not in ("none", "uniform", "gaussian", "conditional"):
+            raise ValueError(f"noise must be none, uniform, gaussian or conditional, not {noise!r}")
         self.scale = scale
         self.lq_multiple = max(1, 2**num_levels // scale)
         self.noise = noise
         self.noise_sigma = noise_sigma
         self.settings = Settings(
-            feature_blocks=tuple(feature_blocks), scale_floor=float(scale_floor), encoder_skip=encoder_skip
+            feature_blocks=tuple(feature_blocks),
+            scale_floor=float(scale_floor),
+            log_scale_bound=None if log_scale_bound is None else float(log_scale_bound),
+            encoder_skip=encoder_skip,
         )
         self.encoder = RRDBEncoder(
             num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels, encoder_skip
         )
-        self.flow = MultiScaleFlow(
-            num_in_ch, self.encoder.out_channels, num_levels, num_steps, hidden_channels, scale_floor
+        make_step = partial(
+            flow_step,
+            context_channels=self.encoder.out_channels + (noise == "conditional"),
+            hidden_channels=hidden_channels,
+            scale=(
+                partial(sigmoid_scale, floor=scale_floor)
+                if log_scale_bound is None
+                else partial(bounded_scale, bound=log_scale_bound)
+            ),
+            coupling_layers=coupling_layers,
+            coupling_kernel_size=coupling_kernel_size,
         )
+        self.flow = MultiScaleFlow(num_in_ch, num_levels, num_steps, make_step)
 
-    def forward(self, gt: Tensor, lq: Tensor, terms: bool = False) -> Tensor | NLLTerms:
+    def forward(self, gt: Tensor, lq: Tensor, terms: bool = False, with_image: bool = False) -> Tensor | NLLTerms:
         """NLL of ``gt`` (B, 3, scale*h, scale*w) given ``lq`` (B, 3, h, w): (B,) in bits per dimension.
 
-        In train mode the noise setting is applied first. With ``terms`` the summands come along.
+        In train mode the noise setting is applied first. With ``terms`` the summands come along, with ``with_image``
+        the tau = 0 image, too, (B, 3, scale*h, scale*w), after one pass of the encoder for both.
         """
         offset = 0.0
+        noise_level = lq.new_zeros(len(lq))
         if self.training and self.noise == "uniform":
             gt = gt + torch.rand_like(gt) / GREY_LEVELS
             offset = math.log2(GREY_LEVELS)
-        elif self.training and self.noise == "gaussian":
-            gt = gt + torch.randn_like(gt) * (self.noise_sigma / 255)
-        latents, log_det = self.encode(gt, lq)
+        elif self.training and self.noise != "none":
+            drawn = torch.rand_like(noise_level) if self.noise == "conditional" else torch.ones_like(noise_level)
+            noise_level = self.noise_sigma * drawn
+            gt = gt + torch.randn_like(gt) * (noise_level / 255).view(-1, 1, 1, 1)
+        features = self._features(lq)
+        latents, log_det = self._encode(gt, lq, self._contexts(features, noise_level))
         dimensions = sum(latent[0].numel() for latent in latents)
         log_prob = torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
         prior = bits_per_dimension(log_prob, dimensions)
         logdet = bits_per_dimension(log_det, dimensions) + offset
-        return NLLTerms(prior + logdet, prior, logdet) if terms else prior + logdet
+        if not (terms or with_image):
+            return prior + logdet
+        image = None
+        if with_image:
+            image = self._decode([torch.zeros_like(latent) for latent in latents], lq, self._contexts(features))
+        return NLLTerms(prior + logdet, prior, logdet, image)
 
     def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
         """``gt`` given ``lq`` -> latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
 
         No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det.
         """
-        if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
-            raise ValueError(
-                f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
-            )
-        return self.flow(self._pad(gt, self.scale * self.lq_multiple), self._contexts(lq))
+        return self._encode(gt, lq, self._contexts(self._features(lq)))
 
     def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
         """Latents given ``lq`` (B, 3, h, w) -> image (B, 3, scale*h, scale*w), not clamped: inverse of encode."""
-        return self._decode(latents, self._contexts(lq), lq)
+        return self._decode(latents, lq, self._contexts(self._features(lq)))
 
     @torch.no_grad()
     def sample(self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None) -> Tensor:
@@ -158,7 +201,7 @@ class SRFlowNet(nn.Module):
         if temperature < 0 or num_samples < 1:
             raise ValueError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
         generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
-        contexts = self._contexts(lq)
+        contexts = self._contexts(self._features(lq))
         shapes = self.latent_shapes(*lq.shape[2:])
         samples = []
         for _ in range(num_samples):
@@ -166,7 +209,7 @@ class SRFlowNet(nn.Module):
                 temperature * torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device)
                 for shape in shapes
             ]
-            samples.append(self._decode(latents, contexts, lq))
+            samples.append(self._decode(latents, lq, contexts))
         return torch.stack(samples)
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
@@ -184,10 +227,26 @@ class SRFlowNet(nn.Module):
         """Fit all ActNorms to one training batch; the step before the first update."""
         initialize_from_data(self, gt, lq)
 
-    def _contexts(self, lq: Tensor) -> list[Tensor]:
+    def _features(self, lq: Tensor) -> list[Tensor]:
         return self.encoder(self._pad(lq, self.lq_multiple))
 
-    def _decode(self, latents: Sequence[Tensor], contexts: Sequence[Tensor], lq: Tensor) -> Tensor:
+    def _contexts(self, features: Sequence[Tensor], noise_level: Tensor | None = None) -> Sequence[Tensor]:
+        """The encoder's features, and for noise="conditional" the noise level, (B,) in grey levels, as a channel."""
+        if self.noise != "conditional":
+            return features
+        if noise_level is None:
+            noise_level = features[0].new_zeros(len(features[0]))
+        level = noise_level.view(-1, 1, 1, 1)
+        return [torch.cat([own, level.expand(-1, 1, *own.shape[2:])], dim=1) for own in features]
+
+    def _encode(self, gt: Tensor, lq: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
+            raise ValueError(
+                f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
+            )
+        return self.flow(self._pad(gt, self.scale * self.lq_multiple), contexts)
+
+    def _decode(self, latents: Sequence[Tensor], lq: Tensor, contexts: Sequence[Tensor]) -> Tensor:
         image, _ = self.flow.inverse(latents, contexts)
         return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
 

@@ -65,7 +65,13 @@ TRAIN_KEYS = {
     "scheduler": dict,
 }
 TRAIN_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
-    "SRFlowModel": {"nll_opt": dict, "freeze_encoder_iters": int, "grad_clip": float},
+    "SRFlowModel": {
+        "nll_opt": dict,
+        "pixel_opt": dict | None,
+        "perceptual_opt": dict | None,
+        "freeze_encoder_iters": int,
+        "grad_clip": float,
+    },
     "SRModel": {"pixel_opt": dict | None, "perceptual_opt": dict | None},
 }
 VAL_KEYS = {"val_freq": int, "save_img": bool, "suffix": str | None, "pbar": bool, "metrics": dict | None}
@@ -205,7 +211,10 @@ def _check_dataset(where: str, dataset: Section, is_train: bool) -> None:
 
 
 def check_weights(opt: Section) -> None:
-    """Check that the checkpoints named under ``path`` can be read and, for SRFlowNet, that they fit."""
+    """Check that the checkpoints named under ``path`` can be read and, for SRFlowNet, that they fit.
+
+    A perceptual loss has weights, too, which its class fetches.
+    """
     for key, path in opt["path"].items():
         if path is None or not (key == "resume_state" or key.startswith("pretrain_network")):
             continue
@@ -221,6 +230,15 @@ def check_weights(opt: Section) -> None:
                 check_encoder_fit(weights, _build(opt).encoder, path)
         except UserError as error:
             raise UserError(f"path.{key}: {error}") from None
+    perceptual = opt["train"].get("perceptual_opt") if opt["is_train"] else None
+    if perceptual:
+        arguments = {key: value for key, value in perceptual.items() if key != "type"}
+        try:
+            LOSS_REGISTRY.get(perceptual["type"])(**arguments)
+        except OSError as error:  # an URLError, too
+            raise UserError(
+                f"train.perceptual_opt: the weights of {perceptual['type']} cannot be had: {error}"
+            ) from None
 
 
 def check_data(opt: Section) -> None:

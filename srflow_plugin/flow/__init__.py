@@ -5,10 +5,18 @@ Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, inv
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain
-from srflow_plugin.flow.coupling import PAPER_SCALE_FLOOR, AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.coupling import (
+    PAPER_SCALE_FLOOR,
+    AffineCoupling,
+    AffineInjector,
+    ConditionalNet,
+    Split,
+    bounded_scale,
+    sigmoid_scale,
+)
 from srflow_plugin.flow.density import bits_per_dimension, standard_normal_log_prob
 from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
-from srflow_plugin.flow.multiscale import MultiScaleFlow
+from srflow_plugin.flow.multiscale import MultiScaleFlow, flow_step
 
 __all__ = [
     "PAPER_SCALE_FLOOR",
@@ -18,11 +26,15 @@ __all__ = [
     "Bijection",
     "Chain",
     "ChannelAffine",
+    "ConditionalNet",
     "InvertibleConv1x1",
     "MultiScaleFlow",
     "Split",
     "Squeeze",
     "bits_per_dimension",
+    "bounded_scale",
+    "flow_step",
     "initialize_from_data",
+    "sigmoid_scale",
     "standard_normal_log_prob",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,46 +12,73 @@ from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 
 PAPER_SCALE_FLOOR = 1e-4
 
+Scale = Callable[[Tensor], Tensor]
+
+
+def sigmoid_scale(raw: Tensor, floor: float = PAPER_SCALE_FLOOR) -> Tensor:
+    """``sigmoid(raw + 2) + floor``: the paper's scale, between ``floor`` and 1 + ``floor``.
+
+    The inverse multiplies by up to 1 / floor in every layer, and float errors with it.
+    """
+    return torch.sigmoid(raw + 2) + floor
+
+
+def bounded_scale(raw: Tensor, bound: float) -> Tensor:
+    """``exp(bound tanh(raw / bound))``: log-scales smoothly bounded to +-``bound``, so both directions magnify alike.
+
+    Near 0 the log-scale is ``raw`` itself; an untrained layer leaves its input as it is.
+    """
+    return torch.exp(bound * torch.tanh(raw / bound))
+
 
 class ConditionalNet(nn.Sequential):
     """Small convolutional network (B, C_in, H, W) -> shift and scale, each (B, C_out, H, W).
 
     conv 3x3, conv 1x1 (each with a data-fitted affine layer and ReLU), zero conv 3x3. Of its 2 C_out output channels
-    the even ones are the shift, the odd ones the raw scale; ``scale = sigmoid(raw + 2) + scale_floor``.
+    the even ones are the shift, the odd ones the raw scale.
 
-    The inverse multiplies by up to 1 / scale_floor in every layer, and float errors with it.
+    Args:
+        in_channels, hidden_channels, out_channels: C_in, width, C_out.
+        scale: makes the scale of the raw one.
+        hidden_layers, kernel_size: number and size of the convolutions between the first and the last.
     """
 
     def __init__(
-        self, in_channels: int, hidden_channels: int, out_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        scale: Scale = sigmoid_scale,
+        hidden_layers: int = 1,
+        kernel_size: int = 1,
     ) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False),
-            ChannelAffine(hidden_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden_channels, hidden_channels, 1, bias=False),
-            ChannelAffine(hidden_channels),
-            nn.ReLU(inplace=True),
-            ZeroConv2d(hidden_channels, 2 * out_channels),
-        )
+        layers: list[nn.Module] = []
+        for index in range(1 + hidden_layers):
+            size, width = (3, in_channels) if index == 0 else (kernel_size, hidden_channels)
+            layers += [
+                nn.Conv2d(width, hidden_channels, size, padding=size // 2, bias=False),
+                ChannelAffine(hidden_channels),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers, ZeroConv2d(hidden_channels, 2 * out_channels))
         for conv in self:
             if type(conv) is nn.Conv2d:
                 nn.init.normal_(conv.weight, std=0.05)
-        self.scale_floor = scale_floor
+        self.scale = scale
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         output = super().forward(x)
-        return output[:, 0::2], torch.sigmoid(output[:, 1::2] + 2) + self.scale_floor
+        return output[:, 0::2], self.scale(output[:, 1::2])
 
 
 class AffineInjector(Bijection):
     """Affine map of all channels by the context alone: ``h = (x + shift(u)) * scale(u)`` (SRFlow, eq. 5)."""
 
     def __init__(
-        self, channels: int, context_channels: int, hidden_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+        self, channels: int, context_channels: int, hidden_channels: int, scale: Scale = sigmoid_scale
     ) -> None:
         super().__init__()
-        self.net = ConditionalNet(context_channels, hidden_channels, channels, scale_floor)
+        self.net = ConditionalNet(context_channels, hidden_channels, channels, scale)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         shift, scale = self.net(context)
@@ -64,14 +93,24 @@ class AffineCoupling(Bijection):
     """Conditional affine coupling (SRFlow, eq. 4): one half of the channels and the context map the other half.
 
     ``h_a`` is the first C // 2 channels and stays; ``h_b = (h_b + shift(h_a, u)) * scale(h_a, u)``.
+    SRFlow-DA (Jo et al., NTIRE 2021) makes the network of shift and scale deeper: ``hidden_layers`` convolutions of
+    ``kernel_size`` between its first and its last.
     """
 
     def __init__(
-        self, channels: int, context_channels: int, hidden_channels: int, scale_floor: float = PAPER_SCALE_FLOOR
+        self,
+        channels: int,
+        context_channels: int,
+        hidden_channels: int,
+        scale: Scale = sigmoid_scale,
+        hidden_layers: int = 1,
+        kernel_size: int = 1,
     ) -> None:
         super().__init__()
         self.kept = channels // 2
-        self.net = ConditionalNet(self.kept + context_channels, hidden_channels, channels - self.kept, scale_floor)
+        self.net = ConditionalNet(
+            self.kept + context_channels, hidden_channels, channels - self.kept, scale, hidden_layers, kernel_size
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         a, b, shift, scale = self._parts(x, context)

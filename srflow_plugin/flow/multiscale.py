@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from srflow_plugin.flow.bijection import Chain
-from srflow_plugin.flow.coupling import PAPER_SCALE_FLOOR, AffineCoupling, AffineInjector, Split
+from srflow_plugin.flow.bijection import Bijection, Chain
+from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Scale, Split, sigmoid_scale
 from srflow_plugin.flow.layers import ActNorm, InvertibleConv1x1, Squeeze
 
 TRANSITION_STEPS = 2
@@ -19,14 +19,22 @@ def transition_step(channels: int) -> Chain:
     return Chain([ActNorm(channels), InvertibleConv1x1(channels)])
 
 
-def flow_step(channels: int, context_channels: int, hidden_channels: int, scale_floor: float) -> Chain:
+def flow_step(
+    channels: int,
+    context_channels: int,
+    hidden_channels: int,
+    scale: Scale = sigmoid_scale,
+    coupling_layers: int = 1,
+    coupling_kernel_size: int = 1,
+) -> Chain:
     """One conditional flow step (SRFlow, figure 2)."""
+    conditional = (channels, context_channels, hidden_channels, scale)
     return Chain(
         [
             ActNorm(channels),
             InvertibleConv1x1(channels),
-            AffineInjector(channels, context_channels, hidden_channels, scale_floor),
-            AffineCoupling(channels, context_channels, hidden_channels, scale_floor),
+            AffineInjector(*conditional),
+            AffineCoupling(*conditional, coupling_layers, coupling_kernel_size),
         ]
     )
 
@@ -39,21 +47,13 @@ class MultiScaleFlow(nn.Module):
 
     Args:
         in_channels: channels of the image.
-        context_channels: channels of the context that every level is given.
         num_levels: L. Height and width of the image must be multiples of 2^L.
         num_steps: K.
-        hidden_channels: width of the conditional networks.
-        scale_floor: smallest scale of an affine layer.
+        make_step: makes a conditional step for a number of channels, see :func:`flow_step`.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        context_channels: int,
-        num_levels: int,
-        num_steps: int,
-        hidden_channels: int,
-        scale_floor: float = PAPER_SCALE_FLOOR,
+        self, in_channels: int, num_levels: int, num_steps: int, make_step: Callable[[int], Bijection]
     ) -> None:
         super().__init__()
         levels: list[Chain] = []
@@ -61,8 +61,8 @@ class MultiScaleFlow(nn.Module):
         channels = in_channels
         for level in range(1, num_levels + 1):
             channels *= 4
-            steps = [transition_step(channels) for _ in range(TRANSITION_STEPS)]
-            steps += [flow_step(channels, context_channels, hidden_channels, scale_floor) for _ in range(num_steps)]
+            steps: list[Bijection] = [transition_step(channels) for _ in range(TRANSITION_STEPS)]
+            steps += [make_step(channels) for _ in range(num_steps)]
             levels.append(Chain([Squeeze(), *steps]))
             if level < num_levels - 1:
                 splits.append(Split(channels))

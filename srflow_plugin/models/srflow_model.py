@@ -15,7 +15,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -34,6 +34,8 @@ class SRFlowModel(SRModel):
     Option keys beyond SRModel's:
         path.pretrain_network_encoder: pretrained RRDB network for the encoder; its param_key_encoder: "params".
         train.nll_opt: the loss, ``type: NLLLoss``.
+        train.pixel_opt, train.perceptual_opt: losses of the tau = 0 image against gt, as in SRModel (HCFlow+, Liang et
+            al., ICCV 2021, trains with both). Default: none, the NLL alone.
         train.freeze_encoder_iters: the encoder does not train up to and including this iteration. Default: 0.
         train.optim_g.lr_encoder: learning rate of the encoder's group. Default: that of the flow.
         train.grad_clip: largest gradient norm. Default: no clipping.
@@ -73,6 +75,10 @@ class SRFlowModel(SRModel):
         # Asked once: each of the network's flags is a tensor, on a GPU a wait for it.
         self.actnorms_initialized = self.get_bare_model(self.net_g).initialized
         self.cri_nll = build_loss(train_opt["nll_opt"]).to(self.device)
+        self.cri_pix, self.cri_perceptual = (
+            build_loss(train_opt[key]).to(self.device) if train_opt.get(key) else None
+            for key in ("pixel_opt", "perceptual_opt")
+        )
         self.grad_clip = train_opt.get("grad_clip", math.inf)
         self.setup_optimizers()
         self.setup_schedulers()
@@ -123,18 +129,28 @@ class SRFlowModel(SRModel):
             self.unfreeze_encoder()
 
         self.optimizer_g.zero_grad()
-        terms = self.net_g(self.gt, self.lq, terms=True)
-        self.cri_nll(terms.nll).mean().backward()
+        terms = self.net_g(self.gt, self.lq, terms=True, with_image=bool(self.cri_pix or self.cri_perceptual))
+        image_losses = self.image_losses(terms.image)
+        (self.cri_nll(terms.nll).mean() + sum(image_losses.values())).backward()
         grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip)
         self.optimizer_g.step()
 
-        losses = OrderedDict(l_nll=terms.nll.mean(), l_prior=terms.prior.mean(), l_logdet=terms.logdet.mean())
-        losses = OrderedDict((name, value.detach()) for name, value in losses.items())
+        losses = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
+        losses = OrderedDict((name, value.detach()) for name, value in {**losses, **image_losses}.items())
         self.log_dict = self.reduce_loss_dict(OrderedDict(losses, grad_norm=grad_norm))
         for group in self.optimizer_g.param_groups:
             self.log_dict[f"lr_{group['name']}"] = group["lr"]
         if self.ema_decay > 0:
             self.model_ema(decay=self.ema_decay)
+
+    def image_losses(self, image: Tensor | None) -> dict[str, Tensor]:
+        """The losses of the tau = 0 image (B, 3, H, W) that the option file asks for, under SRModel's names."""
+        losses = {}
+        if self.cri_pix:
+            losses["l_pix"] = self.cri_pix(image, self.gt)
+        if self.cri_perceptual:
+            losses["l_percep"], losses["l_style"] = self.cri_perceptual(image, self.gt)
+        return {name: loss for name, loss in losses.items() if loss is not None}
 
     def initialize_actnorms(self) -> None:
         """Fit the ActNorms to the first batch: on rank 0, for all ranks."""
