@@ -1,7 +1,7 @@
 """SRFlow for BasicSR: a conditional normalizing flow that learns the distribution of super-resolved images.
 
 Importing this package makes BasicSR importable on today's libraries and fills its registries with ``SRFlowNet``,
-``NLLLoss``, ``LPIPSLoss`` and ``SRFlowModel``.
+``RRDBNetX8``, ``NLLLoss``, ``LPIPSLoss`` and ``SRFlowModel``.
 
 To read the method, in order: :mod:`srflow_plugin.flow` (the invertible network), :mod:`srflow_plugin.archs` (with the
 LR encoder, as one network), :mod:`srflow_plugin.models` (training and validation).
@@ -11,6 +11,7 @@ from srflow_plugin import compat
 
 compat.apply()
 
+from srflow_plugin.archs.rrdbnet_x8_arch import RRDBNetX8  # noqa: E402
 from srflow_plugin.archs.srflow_arch import SRFlowNet  # noqa: E402
 from srflow_plugin.checkpoints import load_network  # noqa: E402
 from srflow_plugin.data.resize import bicubic_downscale  # noqa: E402
@@ -19,4 +20,4 @@ from srflow_plugin.losses.nll_loss import NLLLoss  # noqa: E402
 from srflow_plugin.models.srflow_model import SRFlowModel  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["LPIPSLoss", "NLLLoss", "SRFlowModel", "SRFlowNet", "bicubic_downscale", "load_network"]
+__all__ = ["LPIPSLoss", "NLLLoss", "RRDBNetX8", "SRFlowModel", "SRFlowNet", "bicubic_downscale", "load_network"]

@@ -13,7 +13,7 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models import build_model
 from conftest import SHARED, image_pair, small_network
 
-from srflow_plugin import SRFlowNet, load_network
+from srflow_plugin import RRDBNetX8, SRFlowNet, load_network
 from srflow_plugin.checkpoints import (
     check_encoder_fit,
     convert,
@@ -211,10 +211,10 @@ def test_conversion_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
-def rrdb_and_encoder(scale: int) -> tuple[RRDBNet, SRFlowNet]:
-    """BasicSR's RRDBNet and an SRFlowNet whose encoder it fits."""
+def rrdb_and_encoder(scale: int, network: type[RRDBNet] = RRDBNet) -> tuple[RRDBNet, SRFlowNet]:
+    """An RRDBNet and an SRFlowNet whose encoder it fits."""
     torch.manual_seed(0)
-    rrdb = RRDBNet(3, 3, scale=4, num_feat=8, num_block=2, num_grow_ch=4).eval()
+    rrdb = network(3, 3, num_feat=8, num_block=2, num_grow_ch=4).eval()
     return rrdb, small_network(scale, num_feat=8, num_grow_ch=4, num_block=2, encoder_skip="conv_first")
 
 
@@ -227,10 +227,10 @@ def old_esrgan_names(state: Weights) -> Weights:
     return renamed
 
 
-@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize(("scale", "kind"), [(4, RRDBNet), (8, RRDBNet), (8, RRDBNetX8)])
 @pytest.mark.parametrize("old_names", [False, True])
-def test_an_rrdb_network_becomes_the_encoder(scale: int, old_names: bool) -> None:
-    rrdb, network = rrdb_and_encoder(scale)
+def test_an_rrdb_network_becomes_the_encoder(scale: int, kind: type[RRDBNet], old_names: bool) -> None:
+    rrdb, network = rrdb_and_encoder(scale, kind)
     state = old_esrgan_names(rrdb.state_dict()) if old_names else {"params_ema": rrdb.state_dict()}
     assert old_names == ("RRDB_trunk.0.RDB1.conv1.weight" in state)
     weights = encoder_weights(state, "params_ema")
@@ -241,7 +241,7 @@ def test_an_rrdb_network_becomes_the_encoder(scale: int, old_names: bool) -> Non
     rrdb.conv_up1.register_forward_hook(lambda module, args, output: seen.update(up2=output.clone()))
     rrdb.conv_up2.register_forward_hook(lambda module, args, output: seen.update(up4=output.clone()))
     with torch.no_grad():
-        rrdb(lq)
+        assert rrdb(lq).shape[2:] == ((32, 48) if kind is RRDBNetX8 else (16, 24))
         finest = network.encoder(lq)[0][:, :8]
     expected = torch.nn.functional.leaky_relu(seen["up2" if scale == 4 else "up4"], 0.2)
     torch.testing.assert_close(finest, expected)
