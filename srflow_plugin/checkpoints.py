@@ -20,6 +20,7 @@ from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings, decode_setting
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_new_file, complete_or_absent
 from srflow_plugin.flow import PAPER_SCALE_FLOOR
 from srflow_plugin.flow.multiscale import TRANSITION_STEPS
 
@@ -319,14 +320,10 @@ def convert(source: Path, target: Path, released: bool = False) -> None:
     What SRFlow does not use of a released file goes along, so that the way back gives the same bits. The target appears
     when complete, or not at all.
     """
-    if target.exists():
-        raise UserError(f"{target} exists; delete it or choose another name")
-    if not target.parent.is_dir():
-        raise UserError(f"{target.parent} is not a folder; make it first")
+    check_new_file(target)
     state = read_checkpoint(source)
     weights, unused = _weights_and_unused(state, "params_ema", str(source))
-    unfinished = target.with_name(target.name + ".unfinished")
-    try:
+    with complete_or_absent(target) as unfinished:
         if released:
             _save(to_released(weights, unused), unfinished, target)
         elif target.suffix == ".safetensors":
@@ -334,9 +331,6 @@ def convert(source: Path, target: Path, released: bool = False) -> None:
             _save({**weights, **extra}, unfinished, target)
         else:
             _save({"params": weights, **({"unused": unused} if unused else {})}, unfinished, target)
-        unfinished.rename(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _save(state: dict[str, Any], file: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings
+from srflow_plugin.errors import UserError
 from srflow_plugin.flow import (
     PAPER_SCALE_FLOOR,
     ChannelAffine,
@@ -185,7 +186,6 @@ class SRFlowNet(nn.Module):
         """Latents given ``lq`` (B, 3, h, w) -> image (B, 3, scale*h, scale*w), not clamped: inverse of encode."""
         return self._decode(latents, lq, self._contexts(self._features(lq)))
 
-    @torch.no_grad()
     def sample(self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -198,19 +198,28 @@ class SRFlowNet(nn.Module):
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped.
         """
+        return torch.stack(list(self.samples(lq, temperature, num_samples, seed)))
+
+    @torch.no_grad()
+    def samples(
+        self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None
+    ) -> Iterator[Tensor]:
+        """The images of :meth:`sample` one at a time, (B, 3, scale*h, scale*w) each."""
         if temperature < 0 or num_samples < 1:
-            raise ValueError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+            raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
         generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
         contexts = self._contexts(self._features(lq))
         shapes = self.latent_shapes(*lq.shape[2:])
-        samples = []
-        for _ in range(num_samples):
+
+        @torch.no_grad()
+        def draw() -> Tensor:
             latents = [
                 temperature * torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device)
                 for shape in shapes
             ]
-            samples.append(self._decode(latents, lq, contexts))
-        return torch.stack(samples)
+            return self._decode(latents, lq, contexts)
+
+        return (draw() for _ in range(num_samples))
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
         """Shapes (C, H, W) of the latents, finest first, for an LR image of h x w."""

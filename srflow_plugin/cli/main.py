@@ -1,4 +1,4 @@
-"""The commands: ``basicsr train|test`` and ``srflow prepare``; ``python -m srflow_plugin`` knows them all."""
+"""The commands: ``basicsr train|test`` and ``srflow ...``; ``python -m srflow_plugin`` knows them all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch.distributed
 
 from srflow_plugin import __version__, compat
 from srflow_plugin.checkpoints import convert
+from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
 from srflow_plugin.errors import UserError
@@ -149,4 +150,5 @@ TOOLS: dict[str, Command] = {
         _prepare,
     ),
     "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
+    **LATENT_TOOLS,
 }

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import cv2
-import mmcv
 import numpy as np
 from basicsr.utils.lmdb_util import LmdbMaker
 from mmengine.utils import ProgressBar
 
+from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image
 from srflow_plugin.data.resize import bicubic_downscale
 from srflow_plugin.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 PNG_COMPRESSION = 1
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
 
@@ -110,12 +109,7 @@ def write_lmdb_pair(
 
 def make_pairs(path: Path, scale: int, crop_size: int | None, border: Literal["symmetric", "replicate"]) -> list[Pair]:
     """Read one image and make its tiles."""
-    try:
-        image = mmcv.imread(str(path), flag="color")
-    except cv2.error:
-        image = None
-    if image is None:
-        raise UserError(f"{path} is not a readable image")
+    image = read_image(path)
     height, width = (size - size % scale for size in image.shape[:2])
     if not height or not width:
         raise UserError(f"{path} is smaller than {scale} pixels; remove it")

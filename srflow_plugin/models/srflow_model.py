@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, network_weights, read_checkpoint
-from srflow_plugin.models.grid import bicubic_upscale, comparison_grid
+from srflow_plugin.pictures import bicubic_upscale, comparison_grid
 
 GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
 SAMPLES_PER_GRID = 3
