@@ -140,13 +140,13 @@ def test_noise_settings() -> None:
     quiet = small_network().train()
     torch.testing.assert_close(quiet(gt, lq), quiet.eval()(gt, lq))
 
-    uniform = small_network(noise="uniform").train()
-    torch.manual_seed(0)
-    noisy = uniform(gt, lq)
-    torch.manual_seed(0)
-    dequantised = gt + torch.rand_like(gt) / 256
-    torch.testing.assert_close(noisy, quiet(dequantised, lq) + 8)  # log2 of 256 levels
-    torch.testing.assert_close(uniform.eval()(gt, lq), quiet(gt, lq))
+    for levels, bits in ((256, 8), (32, 5)):
+        uniform = small_network(noise="uniform", noise_levels=levels).train()
+        torch.manual_seed(0)
+        noisy = uniform(gt, lq)
+        torch.manual_seed(0)
+        torch.testing.assert_close(noisy, quiet(gt + torch.rand_like(gt) / levels, lq) + bits)
+        torch.testing.assert_close(uniform.eval()(gt, lq), quiet(gt, lq))
 
     gaussian = small_network(noise="gaussian", noise_sigma=5).train()
     torch.manual_seed(0)
@@ -215,6 +215,7 @@ def test_actnorms_are_fitted_in_an_explicit_step() -> None:
         ({"feature_blocks": (8, 1)}, "rising order"),
         ({"feature_blocks": (1, 1)}, "rising order"),
         ({"noise": "poisson"}, "none, uniform, gaussian or conditional"),
+        ({"noise_levels": 0}, "noise_levels >= 1"),
         ({"encoder_skip": "first"}, "last_block or conv_first"),
         ({"scale_floor": 0}, "scale_floor must lie"),
         ({"log_scale_bound": 0}, "log_scale_bound must be above 0"),

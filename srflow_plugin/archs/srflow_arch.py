@@ -27,8 +27,6 @@ from srflow_plugin.flow import (
     standard_normal_log_prob,
 )
 
-GREY_LEVELS = 256
-
 
 class NLLTerms(NamedTuple):
     """The negative log-likelihood and what it is made of, each (B,) in bits per dimension: nll = prior + logdet.
@@ -64,11 +62,12 @@ class SRFlowNet(nn.Module):
             ``exp(bound tanh(raw / bound))``, bounded smoothly and alike in both directions.
         encoder_skip: what the encoder's trunk convolution is added to: the output of its "last_block" (released SRFlow)
             or of "conv_first" (ESRGAN and BasicSR's RRDBNet; right for an encoder pretrained as one of these).
-        noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/256), with its
-            -log 256 nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``; "conditional" (NCSR,
+        noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/Q), with its
+            -log Q nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``; "conditional" (NCSR,
             Kim and Son, NTIRE 2021): Gaussian of a standard deviation drawn for each image from
             U[0, ``noise_sigma``), which every step is told as one more channel of its context (0 when not training).
         noise_sigma: in grey levels (of 255). Paper, general SR: 4 / sqrt(3).
+        noise_levels: Q, the number of grey levels that noise="uniform" fills the gaps between.
 
     Raises:
         ValueError: arguments that cannot make a network, with what would.
@@ -92,6 +91,7 @@ class SRFlowNet(nn.Module):
         encoder_skip: Literal["last_block", "conv_first"] = "last_block",
         noise: Literal["none", "uniform", "gaussian", "conditional"] = "none",
         noise_sigma: float = 4 / math.sqrt(3),
+        noise_levels: int = 256,
     ) -> None:
         super().__init__()
         if scale < 2 or scale & (scale - 1):
@@ -120,10 +120,13 @@ class SRFlowNet(nn.Module):
             raise ValueError(f"encoder_skip must be last_block or conv_first, not {encoder_skip!r}")
         if noise not in ("none", "uniform", "gaussian", "conditional"):
             raise ValueError(f"noise must be none, uniform, gaussian or conditional, not {noise!r}")
+        if noise_sigma < 0 or noise_levels < 1:
+            raise ValueError(f"noise_sigma must be >= 0 and noise_levels >= 1, not {noise_sigma} and {noise_levels}")
         self.scale = scale
         self.lq_multiple = max(1, 2**num_levels // scale)
         self.noise = noise
         self.noise_sigma = noise_sigma
+        self.noise_levels = noise_levels
         self.settings = Settings(
             feature_blocks=tuple(feature_blocks),
             scale_floor=float(scale_floor),
@@ -156,8 +159,8 @@ class SRFlowNet(nn.Module):
         offset = 0.0
         noise_level = lq.new_zeros(len(lq))
         if self.training and self.noise == "uniform":
-            gt = gt + torch.rand_like(gt) / GREY_LEVELS
-            offset = math.log2(GREY_LEVELS)
+            gt = gt + torch.rand_like(gt) / self.noise_levels
+            offset = math.log2(self.noise_levels)
         elif self.training and self.noise != "none":
             drawn = torch.rand_like(noise_level) if self.noise == "conditional" else torch.ones_like(noise_level)
             noise_level = self.noise_sigma * drawn
