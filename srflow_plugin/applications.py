@@ -11,7 +11,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
@@ -54,26 +53,16 @@ def restore(net: SRFlowNet, image: Tensor, lq: Tensor, temperature: float = 0.8,
 
 
 def sample_std(
-    net: SRFlowNet,
-    lq: Tensor,
-    temperature: float = 0.9,
-    num_samples: int = 10,
-    seed: int | None = None,
-    progress: bool = False,
+    net: SRFlowNet, lq: Tensor, temperature: float = 0.9, num_samples: int = 10, seed: int | None = None
 ) -> Tensor:
     """Where samples differ: (B, scale*h, scale*w), the standard deviation over samples in grey levels of 255.
 
-    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels. One sample is in memory at a
-    time. With ``progress`` there is a bar.
+    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels.
     """
     if num_samples < 2:
         raise UserError(f"num_samples must be 2 or more to have a standard deviation, not {num_samples}")
-    mean = squares = torch.zeros((), dtype=torch.float64, device=lq.device)
-    samples = net.samples(lq, temperature, num_samples, seed)
-    for sample in tqdm(samples, total=num_samples, unit="sample", disable=not progress):
-        seen = sample.clamp(0, 1).double()
-        mean, squares = mean + seen / num_samples, squares + seen.square() / num_samples
-    return (255 * (squares - mean**2).clamp(min=0).sqrt().mean(1)).to(lq.dtype)
+    samples = net.sample(lq, temperature, num_samples, seed)
+    return 255 * samples.clamp(0, 1).std(0, correction=0).mean(1)
 
 
 @torch.no_grad()
@@ -94,7 +83,7 @@ def nll_map(net: SRFlowNet, gt: Tensor, lq: Tensor) -> Tensor:
                 module.prior.register_forward_hook(lambda _, args, out: scales.append(-out[:, 1::2].sum(1, True)))
             )
     try:
-        latents, logdet = net.encode(gt, lq)
+        latents, logdet = net.flow(*net.flow_inputs(gt, lq))
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,13 +16,13 @@ from srflow_plugin.flow import (
     Bijection,
     Chain,
     ChannelAffine,
+    FlowStep,
     InvertibleConv1x1,
     MultiScaleFlow,
     Split,
     Squeeze,
     bits_per_dimension,
     bounded_scale,
-    flow_step,
     initialize_from_data,
     standard_normal_log_prob,
 )
@@ -45,7 +45,7 @@ BIJECTIONS: dict[str, Callable[[], Bijection]] = {
 
 
 def make_flow(in_channels: int, num_levels: int) -> MultiScaleFlow:
-    step = partial(flow_step, context_channels=CONTEXT, hidden_channels=HIDDEN)
+    step = partial(FlowStep, context_channels=CONTEXT, hidden_channels=HIDDEN)
     return MultiScaleFlow(in_channels, num_levels, 1, step)
 
 
@@ -140,7 +140,7 @@ def test_squeeze_has_the_documented_channel_order() -> None:
 def test_initialisation_normalises_what_every_layer_gives(x: torch.Tensor) -> None:
     chain = Chain([ActNorm(CHANNELS), InvertibleConv1x1(CHANNELS), ActNorm(CHANNELS)]).double()
     x = 3 * x + 1
-    initialize_from_data(chain, x)
+    initialize_from_data(lambda: chain(x), chain)
     for length in (1, 3):
         y = x
         for layer in list(chain.bijections)[:length]:
@@ -154,7 +154,7 @@ def test_initialisation_normalises_what_every_layer_gives(x: torch.Tensor) -> No
 def test_initialisation_happens_once_and_is_remembered(x: torch.Tensor) -> None:
     layer = ActNorm(CHANNELS).double()
     assert not layer.initialized
-    initialize_from_data(layer, x)
+    initialize_from_data(lambda: layer(x), layer)
     before = layer.bias.clone()
     layer(10 * x)  # a later batch does not move it
     torch.testing.assert_close(layer.bias, before)

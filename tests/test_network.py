@@ -10,7 +10,7 @@ import torch
 from conftest import image_pair, small_network
 
 from srflow_plugin import SRFlowNet
-from srflow_plugin.flow import ConditionalNet
+from srflow_plugin.flow import ConditionalNet, bits_per_dimension, standard_normal_log_prob
 
 BEYOND_THE_PAPER: dict[str, dict[str, Any]] = {
     "floor": {"scale_floor": 0.3},
@@ -157,24 +157,28 @@ def test_noise_settings() -> None:
 
 def test_noise_conditional_network_is_told_the_level_it_gets() -> None:
     gt, lq = image_pair(4, 4, 6)
-    network = small_network(**BEYOND_THE_PAPER["NCSR"]).train()
-    plain = small_network()
-    width = [next(net.parameters()).shape[1] for net in (network.flow.levels[0], plain.flow.levels[0])]
-    assert width[0] == width[1]  # ActNorm
-    injectors = [net.flow.levels[0].bijections[3].bijections[2].net[0] for net in (network, plain)]
-    assert injectors[0].in_channels == injectors[1].in_channels + 1
+    network = small_network(**BEYOND_THE_PAPER["NCSR"])
 
-    seen: list[torch.Tensor] = []
-    injectors[0].register_forward_pre_hook(lambda module, args: seen.append(args[0][:, -1]))
-    torch.manual_seed(0)
-    noisy = network(gt, lq)
-    torch.manual_seed(0)
-    levels = 8 * torch.rand(2)
-    torch.testing.assert_close(seen[0], levels.view(2, 1, 1).expand(2, 8, 12))
-    disturbed = gt + torch.randn_like(gt) * (levels / 255).view(2, 1, 1, 1)
-    assert not torch.allclose(noisy, network.eval()(disturbed, lq))  # which is told that there is no noise
-    network.sample(lq)
-    assert not seen[1].any() and not seen[2].any()
+    def nll(image: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        maps = [levels.view(2, 1, 1, 1).expand(-1, 1, *features.own.shape[2:]) for features in contexts]
+        told = [
+            features._replace(own=torch.cat([features.own, level], dim=1)).expanded()
+            for features, level in zip(contexts, maps, strict=True)
+        ]
+        latents, logdet = network.flow(image, told)
+        log_prob = logdet + torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
+        return bits_per_dimension(log_prob, 3 * 16 * 24)
+
+    with torch.no_grad():
+        contexts = network.encoder.contexts(lq)
+        torch.manual_seed(0)
+        noisy = network.train()(gt, lq)
+        torch.manual_seed(0)
+        levels = 8 * torch.rand(2)
+        disturbed = gt + torch.randn_like(gt) * (levels / 255).view(2, 1, 1, 1)
+        torch.testing.assert_close(noisy, nll(disturbed, levels))
+        assert not torch.allclose(noisy, nll(disturbed, torch.zeros(2)))
+        torch.testing.assert_close(network.eval()(gt, lq), nll(gt, torch.zeros(2)))
 
 
 def test_the_image_of_a_forward_is_the_tau_0_image() -> None:
@@ -274,7 +278,7 @@ def test_affine_scales_stay_within_their_limits(setting: dict[str, Any], raw: fl
             net[-1].logs.zero_()
             net[-1].bias[1::2] = raw
         net.register_forward_hook(lambda module, args, output: scales.append(output[1]))
-    network(*image_pair(4, 4, 6))
+    network.flow(*network.flow_inputs(*image_pair(4, 4, 6)))
     assert len(scales) == len(nets) == 3 * 2 * 2
     for scale in scales:
         torch.testing.assert_close(scale, torch.full_like(scale, expected), rtol=1e-4, atol=0)

@@ -182,6 +182,7 @@ def test_a_checkpoint_of_another_network_is_named(workplace: Path) -> None:
         parse(workplace, "path:pretrain_network_g=shape.pth")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models._utils")  # of how lpips asks for weights
 def test_a_perceptual_loss_whose_weights_cannot_be_fetched_is_named(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

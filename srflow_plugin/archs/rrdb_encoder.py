@@ -11,6 +11,8 @@ from basicsr.archs.arch_util import make_layer
 from basicsr.archs.rrdbnet_arch import RRDB
 from torch import Tensor, nn
 
+from srflow_plugin.flow import Context
+
 
 class RRDBEncoder(nn.Module):
     """RRDB network g(x) of ESRGAN without its image output; it returns one context for each flow level.
@@ -50,7 +52,11 @@ class RRDBEncoder(nn.Module):
         self.out_channels = num_feat * (1 + len(self.feature_blocks))
 
     def forward(self, lq: Tensor) -> list[Tensor]:
-        """LR image (B, num_in_ch, h, w) -> contexts (B, out_channels, s_l h, s_l w), finest level first."""
+        """LR image (B, num_in_ch, h, w) -> features (B, out_channels, s_l h, s_l w), finest level first."""
+        return [context.expanded() for context in self.contexts(lq)]
+
+    def contexts(self, lq: Tensor) -> list[Context]:
+        """The features of each level, finest first, those of ``feature_blocks`` not enlarged."""
         features = first = self.conv_first(lq)
         block_outputs = []
         for index, block in enumerate(self.body):
@@ -70,5 +76,8 @@ class RRDBEncoder(nn.Module):
             coarser, scale = F.interpolate(coarser, scale_factor=0.5, mode="bilinear", align_corners=False), scale / 2
             own[scale] = coarser
 
-        levels = [own[scale] for scale in self.level_scales]
-        return [torch.cat([level, F.interpolate(blocks, level.shape[2:], mode="nearest")], dim=1) for level in levels]
+        contexts = []
+        for scale in self.level_scales:
+            context = Context(own[scale], blocks)
+            contexts.append(context if scale > 1 else Context(context.expanded()))
+        return contexts

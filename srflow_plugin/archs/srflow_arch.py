@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -18,10 +18,12 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.flow import (
     PAPER_SCALE_FLOOR,
     ChannelAffine,
+    Context,
+    FlowStep,
     MultiScaleFlow,
     bits_per_dimension,
     bounded_scale,
-    flow_step,
+    fast,
     initialize_from_data,
     sigmoid_scale,
     standard_normal_log_prob,
@@ -69,6 +71,9 @@ class SRFlowNet(nn.Module):
         noise_sigma: in grey levels (of 255). Paper, general SR: 4 / sqrt(3).
         noise_levels: Q, the number of grey levels that noise="uniform" fills the gaps between.
 
+        precision: "float32", the parameters' own, or "bfloat16" for the encoder and the conditional networks, whose
+            parameters stay as they are. The flow's own variable, scales and log-determinants keep their precision.
+
     Raises:
         ValueError: arguments that cannot make a network, with what would.
     """
@@ -92,6 +97,7 @@ class SRFlowNet(nn.Module):
         noise: Literal["none", "uniform", "gaussian", "conditional"] = "none",
         noise_sigma: float = 4 / math.sqrt(3),
         noise_levels: int = 256,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         super().__init__()
         if scale < 2 or scale & (scale - 1):
@@ -120,6 +126,8 @@ class SRFlowNet(nn.Module):
             raise ValueError(f"encoder_skip must be last_block or conv_first, not {encoder_skip!r}")
         if noise not in ("none", "uniform", "gaussian", "conditional"):
             raise ValueError(f"noise must be none, uniform, gaussian or conditional, not {noise!r}")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, not {precision!r}")
         if noise_sigma < 0 or noise_levels < 1:
             raise ValueError(f"noise_sigma must be >= 0 and noise_levels >= 1, not {noise_sigma} and {noise_levels}")
         self.scale = scale
@@ -127,6 +135,7 @@ class SRFlowNet(nn.Module):
         self.noise = noise
         self.noise_sigma = noise_sigma
         self.noise_levels = noise_levels
+        self.precision = precision
         self.settings = Settings(
             feature_blocks=tuple(feature_blocks),
             scale_floor=float(scale_floor),
@@ -137,7 +146,7 @@ class SRFlowNet(nn.Module):
             num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks, scale, num_levels, encoder_skip
         )
         make_step = partial(
-            flow_step,
+            FlowStep,
             context_channels=self.encoder.out_channels + (noise == "conditional"),
             hidden_channels=hidden_channels,
             scale=(
@@ -156,21 +165,13 @@ class SRFlowNet(nn.Module):
         In train mode the noise setting is applied first. With ``terms`` the summands come along, with ``with_image``
         the tau = 0 image, too, (B, 3, scale*h, scale*w), after one pass of the encoder for both.
         """
-        offset = 0.0
-        noise_level = lq.new_zeros(len(lq))
-        if self.training and self.noise == "uniform":
-            gt = gt + torch.rand_like(gt) / self.noise_levels
-            offset = math.log2(self.noise_levels)
-        elif self.training and self.noise != "none":
-            drawn = torch.rand_like(noise_level) if self.noise == "conditional" else torch.ones_like(noise_level)
-            noise_level = self.noise_sigma * drawn
-            gt = gt + torch.randn_like(gt) * (noise_level / 255).view(-1, 1, 1, 1)
+        noisy, noise_level, dequantisation = self._with_noise(gt)
         features = self._features(lq)
-        latents, log_det = self._encode(gt, lq, self._contexts(features, noise_level))
+        latents, log_det = self._encode(noisy, lq, self._contexts(features, noise_level))
         dimensions = sum(latent[0].numel() for latent in latents)
         log_prob = torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
         prior = bits_per_dimension(log_prob, dimensions)
-        logdet = bits_per_dimension(log_det, dimensions) + offset
+        logdet = bits_per_dimension(log_det, dimensions) + dequantisation
         if not (terms or with_image):
             return prior + logdet
         image = None
@@ -189,6 +190,7 @@ class SRFlowNet(nn.Module):
         """Latents given ``lq`` (B, 3, h, w) -> image (B, 3, scale*h, scale*w), not clamped: inverse of encode."""
         return self._decode(latents, lq, self._contexts(self._features(lq)))
 
+    @torch.no_grad()
     def sample(self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -201,28 +203,16 @@ class SRFlowNet(nn.Module):
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped.
         """
-        return torch.stack(list(self.samples(lq, temperature, num_samples, seed)))
-
-    @torch.no_grad()
-    def samples(
-        self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None
-    ) -> Iterator[Tensor]:
-        """The images of :meth:`sample` one at a time, (B, 3, scale*h, scale*w) each."""
         if temperature < 0 or num_samples < 1:
             raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
         generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
-        contexts = self._contexts(self._features(lq))
         shapes = self.latent_shapes(*lq.shape[2:])
-
-        @torch.no_grad()
-        def draw() -> Tensor:
-            latents = [
-                temperature * torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device)
-                for shape in shapes
-            ]
-            return self._decode(latents, lq, contexts)
-
-        return (draw() for _ in range(num_samples))
+        draws = [
+            [torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device) for shape in shapes]
+            for _ in range(num_samples)
+        ]
+        latents = [temperature * torch.cat(level) for level in zip(*draws, strict=True)]
+        return self._decode(latents, lq, self._contexts(self._features(lq))).unflatten(0, (num_samples, -1))
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
         """Shapes (C, H, W) of the latents, finest first, for an LR image of h x w."""
@@ -237,29 +227,57 @@ class SRFlowNet(nn.Module):
 
     def initialize(self, gt: Tensor, lq: Tensor) -> None:
         """Fit all ActNorms to one training batch; the step before the first update."""
-        initialize_from_data(self, gt, lq)
+        noisy, noise_level, _ = self._with_noise(gt)
+        x, contexts = self.flow_inputs(noisy, lq, noise_level)
+        initialize_from_data(lambda: self.flow(x, contexts), self.flow)
 
-    def _features(self, lq: Tensor) -> list[Tensor]:
-        return self.encoder(self._pad(lq, self.lq_multiple))
+    @torch.no_grad()
+    def flow_inputs(self, gt: Tensor, lq: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts."""
+        contexts = self._contexts(self._features(lq), noise_level)
+        return self._pad(gt, self.scale * self.lq_multiple), [context.expanded() for context in contexts]
 
-    def _contexts(self, features: Sequence[Tensor], noise_level: Tensor | None = None) -> Sequence[Tensor]:
+    def _with_noise(self, gt: Tensor) -> tuple[Tensor, Tensor, float]:
+        """``gt`` as it is trained on, the noise's level (B,) in grey levels, the bits per dimension that it adds."""
+        noise_level = gt.new_zeros(len(gt))
+        if not self.training or self.noise == "none":
+            return gt, noise_level, 0.0
+        if self.noise == "uniform":
+            return gt + torch.rand_like(gt) / self.noise_levels, noise_level, math.log2(self.noise_levels)
+        drawn = torch.rand_like(noise_level) if self.noise == "conditional" else torch.ones_like(noise_level)
+        noise_level = self.noise_sigma * drawn
+        return gt + torch.randn_like(gt) * (noise_level / 255).view(-1, 1, 1, 1), noise_level, 0.0
+
+    def _features(self, lq: Tensor) -> list[Context]:
+        padded = self._pad(lq, self.lq_multiple).contiguous(
+            memory_format=torch.channels_last
+        )  # on CPUs 1.5 times faster
+        if self.precision == "float32":
+            return self.encoder.contexts(padded)
+        with torch.autocast(lq.device.type, torch.bfloat16):
+            return [context.to(torch.bfloat16) for context in self.encoder.contexts(padded)]
+
+    def _contexts(self, features: Sequence[Context], noise_level: Tensor | None = None) -> Sequence[Context]:
         """The encoder's features, and for noise="conditional" the noise level, (B,) in grey levels, as a channel."""
         if self.noise != "conditional":
             return features
         if noise_level is None:
-            noise_level = features[0].new_zeros(len(features[0]))
-        level = noise_level.view(-1, 1, 1, 1)
-        return [torch.cat([own, level.expand(-1, 1, *own.shape[2:])], dim=1) for own in features]
+            noise_level = features[0].own.new_zeros(len(features[0].own))
+        level = noise_level.view(-1, 1, 1, 1).to(features[0].own.dtype)
+        return [
+            context._replace(own=torch.cat([context.own, level.expand(-1, 1, *context.own.shape[2:])], dim=1))
+            for context in features
+        ]
 
-    def _encode(self, gt: Tensor, lq: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def _encode(self, gt: Tensor, lq: Tensor, contexts: Sequence[Context]) -> tuple[list[Tensor], Tensor]:
         if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
             raise ValueError(
                 f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
             )
-        return self.flow(self._pad(gt, self.scale * self.lq_multiple), contexts)
+        return fast.encode(self.flow, self._pad(gt, self.scale * self.lq_multiple), contexts)
 
-    def _decode(self, latents: Sequence[Tensor], lq: Tensor, contexts: Sequence[Tensor]) -> Tensor:
-        image, _ = self.flow.inverse(latents, contexts)
+    def _decode(self, latents: Sequence[Tensor], lq: Tensor, contexts: Sequence[Context]) -> Tensor:
+        image = fast.decode(self.flow, latents, contexts)
         return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
 
     @staticmethod

@@ -143,7 +143,7 @@ def _std_map(args: argparse.Namespace) -> None:
     _check_output(args.output, (*IMAGE_SUFFIXES, ".npy"))
     net = _network(args)
     lq = _read(args.lq).to(next(net.parameters()).device)
-    values = sample_std(net, lq, args.temperature, args.num_samples, args.seed, progress=True)
+    values = sample_std(net, lq, args.temperature, args.num_samples, args.seed)
     _write_map(args.output, values, "grey levels")
 
 

@@ -1,10 +1,12 @@
 """The conditional normalizing flow, torch only.
 
 Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, invertible 1x1 convolution, squeeze),
-:mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents).
+:mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents). They define the flow;
+:mod:`fast` computes the same numbers sooner.
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain
+from srflow_plugin.flow.context import Context
 from srflow_plugin.flow.coupling import (
     PAPER_SCALE_FLOOR,
     AffineCoupling,
@@ -16,7 +18,7 @@ from srflow_plugin.flow.coupling import (
 )
 from srflow_plugin.flow.density import bits_per_dimension, standard_normal_log_prob
 from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
-from srflow_plugin.flow.multiscale import MultiScaleFlow, flow_step
+from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow
 
 __all__ = [
     "PAPER_SCALE_FLOOR",
@@ -27,13 +29,14 @@ __all__ = [
     "Chain",
     "ChannelAffine",
     "ConditionalNet",
+    "Context",
+    "FlowStep",
     "InvertibleConv1x1",
     "MultiScaleFlow",
     "Split",
     "Squeeze",
     "bits_per_dimension",
     "bounded_scale",
-    "flow_step",
     "initialize_from_data",
     "sigmoid_scale",
     "standard_normal_log_prob",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -95,15 +97,15 @@ class ZeroConv2d(nn.Conv2d):
 
 
 @torch.no_grad()
-def initialize_from_data(network: nn.Module, *inputs: Tensor) -> None:
-    """Fit every :class:`ChannelAffine` of ``network``, in the order of one forward pass of ``network(*inputs)``.
+def initialize_from_data(run: Callable[[], object], network: nn.Module) -> None:
+    """Fit every :class:`ChannelAffine` of ``network``, in the order in which ``run`` calls them.
 
     Each layer is fitted to what reaches it through the layers already fitted before it (Glow, section 3.1).
     """
     layers = [module for module in network.modules() if isinstance(module, ChannelAffine)]
     hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.fit(args[0])) for layer in layers]
     try:
-        network(*inputs)
+        run()
     finally:
         for hook in hooks:
             hook.remove()

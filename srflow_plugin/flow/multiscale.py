@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +15,51 @@ from srflow_plugin.flow.layers import ActNorm, InvertibleConv1x1, Squeeze
 TRANSITION_STEPS = 2
 
 
-def transition_step(channels: int) -> Chain:
+class TransitionStep(Chain):
     """ActNorm and invertible 1x1 convolution: lets a level mix its channels before the context enters."""
-    return Chain([ActNorm(channels), InvertibleConv1x1(channels)])
+
+    def __init__(self, channels: int, *conditional: Bijection) -> None:
+        super().__init__([ActNorm(channels), InvertibleConv1x1(channels), *conditional])
+
+    @property
+    def actnorm(self) -> ActNorm:
+        return cast(ActNorm, self.bijections[0])
+
+    @property
+    def invconv(self) -> InvertibleConv1x1:
+        return cast(InvertibleConv1x1, self.bijections[1])
 
 
-def flow_step(
-    channels: int,
-    context_channels: int,
-    hidden_channels: int,
-    scale: Scale = sigmoid_scale,
-    coupling_layers: int = 1,
-    coupling_kernel_size: int = 1,
-) -> Chain:
-    """One conditional flow step (SRFlow, figure 2)."""
-    conditional = (channels, context_channels, hidden_channels, scale)
-    return Chain(
-        [
-            ActNorm(channels),
-            InvertibleConv1x1(channels),
-            AffineInjector(*conditional),
-            AffineCoupling(*conditional, coupling_layers, coupling_kernel_size),
-        ]
-    )
+class FlowStep(TransitionStep):
+    """One conditional flow step (SRFlow, figure 2): mixing as above, affine injector, affine coupling.
+
+    Args:
+        channels, context_channels: of the flow's own variable, of the context.
+        hidden_channels, scale: of the networks of injector and coupling, see :class:`ConditionalNet`.
+        coupling_layers, coupling_kernel_size: ``hidden_layers`` and ``kernel_size`` of the coupling's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_channels: int,
+        hidden_channels: int,
+        scale: Scale = sigmoid_scale,
+        coupling_layers: int = 1,
+        coupling_kernel_size: int = 1,
+    ) -> None:
+        arguments = (channels, context_channels, hidden_channels, scale)
+        super().__init__(
+            channels, AffineInjector(*arguments), AffineCoupling(*arguments, coupling_layers, coupling_kernel_size)
+        )
+
+    @property
+    def injector(self) -> AffineInjector:
+        return cast(AffineInjector, self.bijections[2])
+
+    @property
+    def coupling(self) -> AffineCoupling:
+        return cast(AffineCoupling, self.bijections[3])
 
 
 class MultiScaleFlow(nn.Module):
@@ -49,7 +72,7 @@ class MultiScaleFlow(nn.Module):
         in_channels: channels of the image.
         num_levels: L. Height and width of the image must be multiples of 2^L.
         num_steps: K.
-        make_step: makes a conditional step for a number of channels, see :func:`flow_step`.
+        make_step: makes a conditional step for a number of channels, such as :class:`FlowStep`.
     """
 
     def __init__(
@@ -61,7 +84,7 @@ class MultiScaleFlow(nn.Module):
         channels = in_channels
         for level in range(1, num_levels + 1):
             channels *= 4
-            steps: list[Bijection] = [transition_step(channels) for _ in range(TRANSITION_STEPS)]
+            steps: list[Bijection] = [TransitionStep(channels) for _ in range(TRANSITION_STEPS)]
             steps += [make_step(channels) for _ in range(num_steps)]
             levels.append(Chain([Squeeze(), *steps]))
             if level < num_levels - 1:

@@ -1,0 +1,246 @@
+"""The numbers of MultiScaleFlow's ``forward`` and ``inverse``, for a fraction of their time and memory.
+
+:mod:`multiscale` and the layers say what is computed; here is how:
+
+- What a step computes of the LR image alone (its injector's network, the features' part of its coupling's first
+  convolution) is one convolution, done once for all samples: a convolution is linear in its input channels.
+- Features that are coarser than their level are never enlarged (:mod:`context`).
+- Per-channel affine layers are folded into the convolutions before them, ActNorm and 1x1 convolution into one.
+- The 1x1 convolutions' determinants and inverses are computed in one batch a level.
+- Without gradients a step goes through the image in windows, so that its hidden layers stay in the processor's cache.
+- With gradients a step's hidden layers are computed again in the backward pass; kept are only its input and its part
+  of the LR image's convolution.
+
+Conditional networks work in the contexts' precision; the flow's own variable, scales and log-determinants keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from srflow_plugin.flow.bijection import Chain
+from srflow_plugin.flow.context import Context
+from srflow_plugin.flow.coupling import AffineCoupling, ConditionalNet
+from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
+from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
+
+
+def window_bytes(device: torch.device) -> int:
+    """Size of one hidden layer in a window: where CPUs were fastest, and what a GPU has room for."""
+    return 2**23 if device.type == "cpu" else 2**29
+
+
+def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> tuple[list[Tensor], Tensor]:
+    """``flow.forward``: image (B, C, H, W) and contexts, finest first -> latents, finest first, log-det (B,)."""
+    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    latents = []
+    for index, (level, context) in enumerate(zip(flow.levels, contexts, strict=True)):
+        x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+        steps = level_steps(level)
+        total = total + x.shape[2] * x.shape[3] * channel_logdet(steps)
+        for step in steps:
+            x = F.conv2d(x, *mixing(step))
+            if isinstance(step, FlowStep):
+                x, logdet = apply_conditional(forward_with, step, x, context)
+                total = total + logdet.flatten(1).sum(1)
+        if index < len(flow.splits):
+            x, latent, logdet = flow.splits[index](x)
+            total = total + logdet
+            latents.append(latent)
+    return [*latents, x], total
+
+
+def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[Context]) -> Tensor:
+    """``flow.inverse`` without its log-det: latents (n * B, C, h, w), finest first -> images (n * B, C, H, W).
+
+    ``contexts`` are of B images; the n samples of each share what is computed of them.
+    """
+    *split_latents, y = latents
+    for index in reversed(range(len(flow.levels))):
+        if index < len(flow.splits):
+            y, _ = flow.splits[index].inverse(y, split_latents[index])
+        y = y.contiguous(memory_format=torch.channels_last)
+        steps = level_steps(flow.levels[index])
+        unmixings = inverse_mixings(steps)
+        for step, unmixing in zip(reversed(steps), reversed(unmixings), strict=True):
+            if isinstance(step, FlowStep):
+                (y,) = apply_conditional(inverse_with, step, y, contexts[index])
+            y = F.conv2d(y, *unmixing)
+        y = F.pixel_shuffle(y, 2)
+    return y
+
+
+def level_steps(level: Chain) -> list[TransitionStep]:
+    """The steps of a level, which follow its squeeze."""
+    return [cast(TransitionStep, step) for step in level.bijections[1:]]
+
+
+# -- one step ----------------------------------------------------------------------------------------------------------
+
+
+def apply_conditional(
+    function: Callable[..., tuple[Tensor, ...]], step: FlowStep, x: Tensor, context: Context
+) -> tuple[Tensor, ...]:
+    """``function`` of a step, of (n * B, C, h, w) and of what the step reads of the context."""
+    if torch.is_grad_enabled():
+        condition = step_condition(step, context)
+        return cast("tuple[Tensor, ...]", checkpoint(function, step, x, condition, use_reentrant=False))
+    outputs: list[Tensor] = []
+    for window in windows(step, context):
+        parts = function(step, cut(x, window.outer), step_condition(step, context.crop(*window.outer)))
+        if not outputs:
+            outputs = [part.new_empty(*part.shape[:2], *x.shape[2:]) for part in parts]
+            outputs = [output.contiguous(memory_format=torch.channels_last) for output in outputs]
+        for output, part in zip(outputs, parts, strict=True):
+            cut(output, window.inner).copy_(cut(part, window.inner_in_outer))
+    return tuple(outputs)
+
+
+def step_condition(step: FlowStep, context: Context) -> Tensor:
+    """All that a step reads of its context, (B, 2 * hidden, h, w): what goes into its networks' first ReLUs.
+
+    The second half, the coupling's, lacks the part of the flow's own variable.
+    """
+    injector_weight, injector_bias = folded_layers(step.injector.net)[0]
+    coupling_weight, coupling_bias = folded_layers(step.coupling.net)[0]
+    weight = torch.cat([injector_weight, coupling_weight[:, step.coupling.kept :]])
+    return context.conv(weight, torch.cat([injector_bias, coupling_bias]))
+
+
+def forward_with(step: FlowStep, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """Injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
+    of_injector, of_coupling = condition.chunk(2, dim=1)
+    shift, scale = finish(step.injector.net, F.relu(of_injector), x.dtype)
+    x = (x + shift) * scale
+    a, b = x.tensor_split([step.coupling.kept], dim=1)
+    b_shift, b_scale = finish(step.coupling.net, coupling_hidden(step.coupling, a, of_coupling), x.dtype)
+    logdet = scale.log().sum(1, keepdim=True) + b_scale.log().sum(1, keepdim=True)
+    return torch.cat([a, (b + b_shift) * b_scale], dim=1), logdet
+
+
+def inverse_with(step: FlowStep, y: Tensor, condition: Tensor) -> tuple[Tensor]:
+    """Undo :func:`forward_with` for n samples of each image: (n * B, C, h, w) -> the same shape."""
+    of_injector, of_coupling = condition.chunk(2, dim=1)
+    shift, scale = finish(step.injector.net, F.relu(of_injector), y.dtype)
+    of_coupling = of_coupling.contiguous(memory_format=torch.channels_last)
+    batch = len(of_coupling)
+    # As many samples at once as one window may have of one image.
+    at_once = max(1, window_bytes(y.device) // (of_coupling.numel() * of_coupling.element_size()))
+    parts = []
+    for part in y.split(batch * at_once):
+        a, b = part.tensor_split([step.coupling.kept], dim=1)
+        b_shift, b_scale = finish(step.coupling.net, coupling_hidden(step.coupling, a, of_coupling), y.dtype)
+        x = torch.cat([a, b / b_scale - b_shift], dim=1).unflatten(0, (-1, batch))
+        parts.append((x / scale - shift).flatten(0, 1))
+    return (torch.cat(parts),)
+
+
+def coupling_hidden(coupling: AffineCoupling, a: Tensor, of_context: Tensor) -> Tensor:
+    """First hidden layer of the coupling's network, (n * B, hidden, h, w), of ``a`` (n * B, C // 2, h, w)."""
+    weight, _ = folded_layers(coupling.net)[0]
+    hidden = F.conv2d(a.to(of_context.dtype), weight[:, : coupling.kept].to(of_context.dtype), padding=1)
+    hidden.unflatten(0, (-1, len(of_context))).add_(of_context)
+    return hidden.relu_()
+
+
+def finish(net: ConditionalNet, hidden: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What follows the first ReLU of a conditional net: (B, hidden, h, w) -> shift and scale in ``dtype``."""
+    for weight, bias in folded_layers(net)[1:]:
+        padding = weight.shape[-1] // 2
+        hidden = F.conv2d(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), padding=padding).relu_()
+    last = cast(ZeroConv2d, net[-1])
+    assert last.bias is not None
+    factor = (3 * last.logs).exp()
+    # Shifts are the even channels, raw scales the odd ones: sorted here, where they are few.
+    weight, bias = (
+        torch.cat([all_[0::2], all_[1::2]]) for all_ in (last.weight * factor[..., None], last.bias * factor.flatten())
+    )
+    output = F.conv2d(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), padding=1)
+    shift, raw = output.to(dtype).chunk(2, dim=1)
+    return shift, net.scale(raw)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+class Window(NamedTuple):
+    """Rows and columns of a level: what is computed, with a margin, and what of it is right."""
+
+    outer: tuple[slice, slice]
+    inner: tuple[slice, slice]
+    inner_in_outer: tuple[slice, slice]
+
+
+def cut(x: Tensor, window: tuple[slice, slice]) -> Tensor:
+    """Rows and columns of (B, C, h, w), a view."""
+    return x[:, :, window[0], window[1]]
+
+
+def windows(step: FlowStep, context: Context) -> Iterator[Window]:
+    """Cut a level into windows whose hidden layers fit into :func:`window_bytes`.
+
+    A convolution sees zeros beyond a window's edge; so a margin as wide as the coupling's network reaches is computed
+    and dropped.
+    """
+    convolutions = [layer for layer in step.coupling.net if isinstance(layer, nn.Conv2d)]
+    reach = sum(int(layer.kernel_size[0]) // 2 for layer in convolutions)
+    factor = context.factor
+    margin = factor * -(-reach // factor)
+    pixel_bytes = len(context.own) * convolutions[0].out_channels * context.own.element_size()
+    side = int((window_bytes(context.own.device) / pixel_bytes) ** 0.5)
+    side = max(margin, factor * (side // factor))
+
+    def cuts(length: int) -> list[tuple[slice, slice, slice]]:
+        edges = [(start, min(start + side, length)) for start in range(0, length, side)]
+        outer = [(max(0, start - margin), min(length, stop + margin)) for start, stop in edges]
+        return [
+            (slice(first, last), slice(start, stop), slice(start - first, stop - first))
+            for (first, last), (start, stop) in zip(outer, edges, strict=True)
+        ]
+
+    height, width = context.own.shape[2:]
+    for rows in cuts(height):
+        for columns in cuts(width):
+            yield Window(*((row, column) for row, column in zip(rows, columns, strict=True)))
+
+
+# -- folding -----------------------------------------------------------------------------------------------------------
+
+
+def folded_layers(net: ConditionalNet) -> list[tuple[Tensor, Tensor]]:
+    """A conditional net's convolutions but for the last, each with its affine layer, as weight and bias."""
+    layers = []
+    modules = list(net)[:-1]
+    for conv, affine in zip(modules[0::3], modules[1::3], strict=True):
+        assert isinstance(conv, nn.Conv2d) and isinstance(affine, ChannelAffine)
+        factor = affine.logs.exp()
+        layers.append((conv.weight * factor.transpose(0, 1), (affine.bias * factor).flatten()))
+    return layers
+
+
+def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
+    """ActNorm and invertible 1x1 convolution of a step as one convolution."""
+    weight = step.invconv.weight * step.actnorm.logs.exp().view(1, -1)
+    return weight[:, :, None, None], weight @ step.actnorm.bias.flatten()
+
+
+def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:
+    """The inverses of all steps' :func:`mixing`, computed in float64."""
+    weights = torch.linalg.inv(torch.stack([step.invconv.weight for step in steps]).double())
+    weights = weights * torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps])
+    return [
+        (weight.to(step.actnorm.bias.dtype)[:, :, None, None], -step.actnorm.bias.flatten())
+        for weight, step in zip(weights, steps, strict=True)
+    ]
+
+
+def channel_logdet(steps: Sequence[TransitionStep]) -> Tensor:
+    """Log-det by position of all ActNorms and 1x1 convolutions of a level; a scalar."""
+    logdets = torch.linalg.slogdet(torch.stack([step.invconv.weight for step in steps])).logabsdet
+    return logdets.sum() + torch.stack([step.actnorm.logs for step in steps]).sum()

@@ -1,0 +1,106 @@
+"""The fast path computes what the plain one does: numbers, gradients, and for less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import image_pair, small_network
+from test_network import BEYOND_THE_PAPER
+
+from srflow_plugin import SRFlowNet
+from srflow_plugin.flow import Context, bits_per_dimension, fast, standard_normal_log_prob
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "x2": {"scale": 2},
+    "x4": {"scale": 4},
+    # With the paper's floor random weights so deep do not keep the plain path's own digits.
+    "x8": {"scale": 8, "scale_floor": 0.3},
+    "x4, one level more": {"scale": 4, "num_levels": 4, "scale_floor": 0.3},
+    **{name: {"scale": 4, **setting} for name, setting in BEYOND_THE_PAPER.items()},
+}
+
+
+def plain_encode(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """By the layers' own ``forward``."""
+    contexts = network._contexts(network._features(lq))
+    return network.flow(network._pad(gt, network.scale * network.lq_multiple), [one.expanded() for one in contexts])
+
+
+def plain_decode(network: SRFlowNet, latents: list[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
+    """By the layers' own ``inverse``."""
+    contexts = network._contexts(network._features(lq))
+    image, _ = network.flow.inverse(latents, [one.expanded() for one in contexts])
+    return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_convolution_of_an_enlargement(factor: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for shape in ((2, 3, 5 * factor, 4 * factor), (2, 4, 5, 4), (6, 7, 3, 3), (6,))
+    ]
+    context = Context(*tensors[:2])
+    ours = context.conv(*tensors[2:])
+    plain = F.conv2d(context.expanded(), *tensors[2:], padding=1)
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    direction = torch.randn(plain.shape, dtype=torch.float64, generator=generator)
+    gradients = [torch.autograd.grad(output, tensors, direction) for output in (ours, plain)]
+    for gradient, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("h", "w", "window"), [(4, 6, 2**23), (3, 5, 2**23), (9, 14, 2**13)])
+def test_fast_is_plain_in_both_directions(
+    name: str, h: int, w: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "window_bytes", lambda device: window)  # the last: several windows a step
+    network = small_network(**NETWORKS[name]).double()
+    gt, lq = image_pair(network.scale, h, w, dtype=torch.float64)
+    with torch.no_grad():
+        latents, logdet = network.encode(gt, lq)
+        plain_latents, plain_logdet = plain_encode(network, gt, lq)
+        for ours, theirs in zip(latents, plain_latents, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(logdet, plain_logdet, rtol=1e-10, atol=1e-10)
+        given = [latent + 0.1 * torch.randn_like(latent) for latent in latents]
+        torch.testing.assert_close(network.decode(given, lq), plain_decode(network, given, lq), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_gradients_are_those_of_the_plain_path(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    network = small_network(**NETWORKS[name]).to(dtype)
+    gt, lq = image_pair(network.scale, 3, 6, dtype=dtype)
+    terms = network(gt, lq, with_image=True)
+    latents, logdet = plain_encode(network, gt, lq)
+    log_prob = logdet + torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
+    nll = bits_per_dimension(log_prob, sum(latent[0].numel() for latent in latents))
+    image = plain_decode(network, [torch.zeros_like(latent) for latent in latents], lq)
+    parameters = dict(network.named_parameters())
+    for pair in ((terms.nll, nll), (terms.image.square(), image.square())):
+        gradients = [
+            torch.autograd.grad(value.mean(), list(parameters.values()), retain_graph=True, allow_unused=True)
+            for value in pair
+        ]
+        for parameter, ours, theirs in zip(parameters, *gradients, strict=True):
+            assert (ours is None) == (theirs is None), parameter
+            if ours is not None:
+                assert (ours - theirs).norm() <= tolerance * theirs.norm(), parameter
+
+
+def test_samples_drawn_together_are_those_drawn_alone() -> None:
+    network = small_network().double()
+    _, lq = image_pair(4, 5, 4, dtype=torch.float64)
+    together = network.sample(lq, 0.8, num_samples=5, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for sample in together:
+        latents = [
+            0.8 * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+            for shape in network.latent_shapes(5, 4)
+        ]
+        torch.testing.assert_close(sample, plain_decode(network, latents, lq), rtol=1e-9, atol=1e-9)
