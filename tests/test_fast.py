@@ -104,3 +104,57 @@ def test_samples_drawn_together_are_those_drawn_alone() -> None:
             for shape in network.latent_shapes(5, 4)
         ]
         torch.testing.assert_close(sample, plain_decode(network, latents, lq), rtol=1e-9, atol=1e-9)
+
+
+def test_a_recomputed_encoder_has_the_same_gradients() -> None:
+    gt, lq = image_pair(4, 4, 6)
+    gradients = []
+    for recompute in (False, True):
+        network = small_network(recompute_encoder=recompute)
+        network(gt, lq).mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_bfloat16_is_near(direction: str) -> None:
+    network, half = small_network(scale_floor=0.3), small_network(scale_floor=0.3, precision="bfloat16")
+    gt, lq = image_pair(4, 6, 8)
+    with torch.no_grad():
+        latents, _ = network.encode(gt, lq)
+        if direction == "decode":
+            image = half.decode(latents, lq)
+            assert image.dtype == torch.float32
+            assert 1e-5 < (image - gt).abs().mean() < 0.02
+        else:
+            half_latents, half_logdet = half.encode(gt, lq)
+            assert half_latents[0].dtype == half_logdet.dtype == torch.float32
+            assert (half(gt, lq) - network(gt, lq)).abs().max() < 0.05
+    half.train()(gt, lq).mean().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in half.parameters())
+
+
+def stored_bytes(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor, encode: Any) -> int:
+    """What one forward pass keeps for the backward pass, beside the parameters."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = encode(network, gt, lq)
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    del held
+    return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def test_training_keeps_less() -> None:
+    network = small_network(num_steps=6, hidden_channels=32)
+    network.encoder.requires_grad_(False)
+    gt, lq = image_pair(4, 16, 16)
+    plain, fast_bytes = (
+        stored_bytes(network, gt, lq, encode) for encode in (plain_encode, lambda net, *pair: net.encode(*pair))
+    )
+    assert fast_bytes < 0.5 * plain

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from basicsr.archs.arch_util import make_layer
 from basicsr.archs.rrdbnet_arch import RRDB
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from srflow_plugin.flow import Context
 
@@ -25,6 +26,7 @@ class RRDBEncoder(nn.Module):
         feature_blocks: the RRDBs, counted from 0, whose outputs every level gets.
         scale: upscaling factor, a power of 2.
         num_levels: number of flow levels.
+        recompute: with gradients, compute a block's activations again in the backward pass instead of keeping them.
         skip: what the trunk convolution's output is added to: the output of the "last_block" (released SRFlow) or of
             "conv_first" (ESRGAN and BasicSR's RRDBNet).
     """
@@ -39,8 +41,10 @@ class RRDBEncoder(nn.Module):
         scale: int,
         num_levels: int,
         skip: Literal["last_block", "conv_first"] = "last_block",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.skip = skip
         self.feature_blocks = tuple(feature_blocks)
         self.level_scales = [scale / 2**level for level in range(1, num_levels + 1)]
@@ -60,7 +64,8 @@ class RRDBEncoder(nn.Module):
         features = first = self.conv_first(lq)
         block_outputs = []
         for index, block in enumerate(self.body):
-            features = block(features)
+            recompute = self.recompute and torch.is_grad_enabled() and features.requires_grad
+            features = checkpoint(block, features, use_reentrant=False) if recompute else block(features)
             if index in self.feature_blocks:
                 block_outputs.append(features)
         blocks = torch.cat(block_outputs, dim=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,11 @@ class Context(NamedTuple):
         return add_conv_of_enlarged(output, self.coarse, coarse)
 
 
+# By kind of row of an enlargement (first of a block, one between, last): how a 3x3 convolution's rows of taps add up on
+# two rows of the image. The upper of these is the one before the block's own for the first kind, else its own.
+TAP_SUMS = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 1], [0, 0, 0]], [[1, 1, 0], [0, 0, 1]]]
+
+
 def add_conv_of_enlarged(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Add the 3x3 convolution of an image's nearest-neighbour enlargement to ``output``, in place.
 
@@ -57,21 +63,43 @@ def add_conv_of_enlarged(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     gives its factor x factor outputs by 2x2 convolutions whose taps are sums of the 3x3 one's: the first and the last
     row of a block, and those between, which are all alike, have one each; columns likewise.
     """
-    height, width = x.shape[2:]
-    factor = output.shape[2] // height
-    # By kind of row: which of the three taps fall on the upper and which on the lower of two rows.
-    sums = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 1], [0, 0, 0]], [[1, 1, 0], [0, 0, 1]]]
-    kinds = [0, *[1] * (factor - 2), 2]
-    present = sorted(set(kinds))
-    taps = torch.tensor([sums[kind] for kind in present], dtype=weight.dtype, device=weight.device)
+    factor = output.shape[2] // x.shape[2]
+    present = [0, 2] if factor == 2 else [0, 1, 2]
+    taps = torch.tensor([TAP_SUMS[kind] for kind in present], dtype=weight.dtype, device=weight.device)
     kernels = torch.einsum("ocij,kri,lsj->klocrs", weight, taps, taps)
-    blocks = F.conv2d(x, kernels.flatten(0, 2), padding=1)
-    size = weight.shape[0]
+    return cast(Tensor, _AddByKind.apply(output, F.conv2d(x, kernels.flatten(0, 2), padding=1)))
+
+
+class _AddByKind(torch.autograd.Function):
+    """Add the outputs of :func:`add_conv_of_enlarged`'s convolutions where they belong.
+
+    Autograd's own backward of such slices fills and copies whole tensors for each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, blocks: Tensor) -> Tensor:
+        ctx.mark_dirty(output)
+        ctx.blocks_shape = blocks.shape
+        for own, part in _places(output, blocks):
+            own += part
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        of_blocks = grad.new_zeros(ctx.blocks_shape).contiguous(memory_format=torch.channels_last)
+        for own, part in _places(grad, of_blocks):
+            part += own
+        return grad, of_blocks
+
+
+def _places(output: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each pixel of a block in ``output`` (B, O, h * factor, w * factor), and its part of ``blocks``, as views."""
+    size, height, width = output.shape[1], blocks.shape[2] - 1, blocks.shape[3] - 1
+    factor = output.shape[2] // height
+    kinds = [0, *[1] * (factor - 2), 1 if factor == 2 else 2]  # as the convolutions are ordered
     for row, row_kind in enumerate(kinds):
         for column, column_kind in enumerate(kinds):
-            first = size * (present.index(row_kind) * len(present) + present.index(column_kind))
-            top, left = int(row_kind > 0), int(column_kind > 0)
-            output[:, :, row::factor, column::factor] += blocks[
-                :, first : first + size, top : top + height, left : left + width
-            ]
-    return output
+            first = size * (row_kind * (kinds[-1] + 1) + column_kind)
+            top, left = min(row_kind, 1), min(column_kind, 1)
+            part = blocks[:, first : first + size, top : top + height, left : left + width]
+            yield output[:, :, row::factor, column::factor], part

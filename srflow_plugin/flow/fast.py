@@ -185,10 +185,10 @@ def cut(x: Tensor, window: tuple[slice, slice]) -> Tensor:
 def windows(step: FlowStep, context: Context) -> Iterator[Window]:
     """Cut a level into windows whose hidden layers fit into :func:`window_bytes`.
 
-    A convolution sees zeros beyond a window's edge; so a margin as wide as the coupling's network reaches is computed
-    and dropped.
+    A convolution sees zeros beyond a window's edge; so a margin as wide as the two networks reach, one after the other,
+    is computed and dropped.
     """
-    convolutions = [layer for layer in step.coupling.net if isinstance(layer, nn.Conv2d)]
+    convolutions = [layer for layer in step.modules() if isinstance(layer, nn.Conv2d)]
     reach = sum(int(layer.kernel_size[0]) // 2 for layer in convolutions)
     factor = context.factor
     margin = factor * -(-reach // factor)
