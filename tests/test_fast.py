@@ -11,6 +11,7 @@ from conftest import image_pair, small_network
 from test_network import BEYOND_THE_PAPER
 
 from srflow_plugin import SRFlowNet
+from srflow_plugin.archs import tiling
 from srflow_plugin.flow import Context, bits_per_dimension, fast, standard_normal_log_prob
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -158,3 +159,25 @@ def test_training_keeps_less() -> None:
         stored_bytes(network, gt, lq, encode) for encode in (plain_encode, lambda net, *pair: net.encode(*pair))
     )
     assert fast_bytes < 0.5 * plain
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_tiles_with_all_their_surroundings_are_the_whole_image(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The small network reaches less far than this overlap, so not one digit may differ, at any seam.
+    monkeypatch.setattr(tiling, "OVERLAP", 64)
+    network = small_network(scale, num_block=1, feature_blocks=(0,), num_steps=1, scale_floor=0.3).double()
+    _, lq = image_pair(scale, 75, 9, batch=1, dtype=torch.float64)
+    whole, tiled = (network.sample(lq, 0.8, num_samples=2, seed=0, tile=tile) for tile in (None, 5))
+    assert tiled.shape == whole.shape == (2, 1, 3, 75 * scale, 9 * scale)
+    torch.testing.assert_close(tiled, whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(network.sample(lq, 0.8, 2, seed=0, tile="auto"), whole, rtol=1e-9, atol=1e-9)
+
+
+def test_memory_at_hand_decides_on_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    lq = torch.zeros(1, 3, 4, 4)
+    sides = []
+    for pages in (1, 2**20, 2**24):
+        monkeypatch.setattr(tiling.os, "sysconf", lambda name, pages=pages: {"SC_AVPHYS_PAGES": pages}.get(name, 4096))
+        sides.append(tiling.tile_side("auto", lq))
+    assert sides[0] == tiling.MIN_SIDE < sides[1] < sides[2]
+    assert tiling.BYTES_PER_LQ_PIXEL * (sides[1] + 2 * tiling.OVERLAP) ** 2 < 2**32

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings
+from srflow_plugin.archs.tiling import decode_in_tiles, tile_side
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import (
     PAPER_SCALE_FLOOR,
@@ -202,7 +203,15 @@ class SRFlowNet(nn.Module):
         return self._decode(latents, lq, self._contexts(self._features(lq)))
 
     @torch.no_grad()
-    def sample(self, lq: Tensor, temperature: float = 0.9, num_samples: int = 1, seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        lq: Tensor,
+        temperature: float = 0.9,
+        num_samples: int = 1,
+        seed: int | None = None,
+        tile: int | Literal["auto"] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
         Args:
@@ -210,12 +219,17 @@ class SRFlowNet(nn.Module):
             temperature: standard deviation of the latents; 0 is deterministic.
             num_samples: images for each LR image.
             seed: makes the draw repeatable on the same kind of device; the first n of m samples are those of n.
+            tile: work in tiles of that many LR pixels a side, which bounds the memory; "auto": as large as the free
+                memory allows. All are cut from the latents of the whole image. Default: the whole image at once.
+            progress: show a bar over the tiles.
 
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped.
         """
         if temperature < 0 or num_samples < 1:
             raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+        if isinstance(tile, int) and tile < 1:
+            raise UserError(f"tile must be 1 or more, not {tile}")
         generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
         shapes = self.latent_shapes(*lq.shape[2:])
         draws = [
@@ -223,7 +237,13 @@ class SRFlowNet(nn.Module):
             for _ in range(num_samples)
         ]
         latents = [temperature * torch.cat(level) for level in zip(*draws, strict=True)]
-        return self._decode(latents, lq, self._contexts(self._features(lq))).unflatten(0, (num_samples, -1))
+        if tile is None:
+            images = self.decode(latents, lq)
+        else:
+            side, padded = tile_side(tile, lq), self._pad(lq, self.lq_multiple)
+            images = decode_in_tiles(self.decode, latents, padded, self.scale, self.lq_multiple, side, progress)
+            images = images[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
+        return images.unflatten(0, (num_samples, -1))
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
         """Shapes (C, H, W) of the latents, finest first, for an LR image of h x w."""

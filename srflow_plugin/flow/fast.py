@@ -17,7 +17,7 @@ Conditional networks work in the contexts' precision; the flow's own variable, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from srflow_plugin.flow.context import Context
 from srflow_plugin.flow.coupling import AffineCoupling, ConditionalNet
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
+from srflow_plugin.flow.windows import Window, cut, windows
 
 
 def window_bytes(device: torch.device) -> int:
@@ -92,7 +93,7 @@ def apply_conditional(
         condition = step_condition(step, context)
         return cast("tuple[Tensor, ...]", checkpoint(function, step, x, condition, use_reentrant=False))
     outputs: list[Tensor] = []
-    for window in windows(step, context):
+    for window in step_windows(step, context):
         parts = function(step, cut(x, window.outer), step_condition(step, context.crop(*window.outer)))
         if not outputs:
             outputs = [part.new_empty(*part.shape[:2], *x.shape[2:]) for part in parts]
@@ -169,20 +170,7 @@ def finish(net: ConditionalNet, hidden: Tensor, dtype: torch.dtype) -> tuple[Ten
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-class Window(NamedTuple):
-    """Rows and columns of a level: what is computed, with a margin, and what of it is right."""
-
-    outer: tuple[slice, slice]
-    inner: tuple[slice, slice]
-    inner_in_outer: tuple[slice, slice]
-
-
-def cut(x: Tensor, window: tuple[slice, slice]) -> Tensor:
-    """Rows and columns of (B, C, h, w), a view."""
-    return x[:, :, window[0], window[1]]
-
-
-def windows(step: FlowStep, context: Context) -> Iterator[Window]:
+def step_windows(step: FlowStep, context: Context) -> Iterator[Window]:
     """Cut a level into windows whose hidden layers fit into :func:`window_bytes`.
 
     A convolution sees zeros beyond a window's edge; so a margin as wide as the two networks reach, one after the other,
@@ -193,21 +181,8 @@ def windows(step: FlowStep, context: Context) -> Iterator[Window]:
     factor = context.factor
     margin = factor * -(-reach // factor)
     pixel_bytes = len(context.own) * convolutions[0].out_channels * context.own.element_size()
-    side = int((window_bytes(context.own.device) / pixel_bytes) ** 0.5)
-    side = max(margin, factor * (side // factor))
-
-    def cuts(length: int) -> list[tuple[slice, slice, slice]]:
-        edges = [(start, min(start + side, length)) for start in range(0, length, side)]
-        outer = [(max(0, start - margin), min(length, stop + margin)) for start, stop in edges]
-        return [
-            (slice(first, last), slice(start, stop), slice(start - first, stop - first))
-            for (first, last), (start, stop) in zip(outer, edges, strict=True)
-        ]
-
-    height, width = context.own.shape[2:]
-    for rows in cuts(height):
-        for columns in cuts(width):
-            yield Window(*((row, column) for row, column in zip(rows, columns, strict=True)))
+    side = factor * (int((window_bytes(context.own.device) / pixel_bytes) ** 0.5) // factor)
+    return windows(context.own.shape[2], context.own.shape[3], max(margin, side), margin)
 
 
 # -- folding -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,58 @@
+"""Large images: tiles with an overlap, cut from one map of latents, so that neighbours show the same image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from srflow_plugin.flow.windows import cut, enlarged, windows
+
+OVERLAP = 16  # LR pixels on each side of a tile; docs/speed.md says what that is good for
+MIN_SIDE = 32
+# What a network with the released sizes takes at most, measured in docs/speed.md, with room to spare.
+BYTES_PER_LQ_PIXEL = 16_000
+SHARE_OF_MEMORY = 0.5
+
+
+def decode_in_tiles(
+    decode: Callable[[list[Tensor], Tensor], Tensor],
+    latents: Sequence[Tensor],
+    lq: Tensor,
+    scale: int,
+    multiple: int,
+    side: int,
+    progress: bool = False,
+) -> Tensor:
+    """``decode(latents, lq)`` tile by tile: (n * B, 3, scale*h, scale*w).
+
+    Args:
+        decode: of latents and LR images of one tile.
+        latents, lq: of the whole image, whose LR height and width are multiples of ``multiple``.
+        scale: of the image to ``lq``.
+        side: of a tile without its overlap, in LR pixels.
+        progress: show a bar.
+    """
+    height, width = lq.shape[2:]
+    side, overlap = (multiple * -(-size // multiple) for size in (side, OVERLAP))
+    image = lq.new_empty(len(latents[0]), lq.shape[1], scale * height, scale * width)
+    for window in tqdm(list(windows(height, width, side, overlap)), unit="tile", disable=not progress):
+        parts = [cut(latent, enlarged(window.outer, latent.shape[2], height)) for latent in latents]
+        tile = decode(parts, cut(lq, window.outer))
+        cut(image, enlarged(window.inner, scale)).copy_(cut(tile, enlarged(window.inner_in_outer, scale)))
+    return image
+
+
+def tile_side(tile: int | Literal["auto"], lq: Tensor) -> int:
+    """Side of the tiles in LR pixels: as given, or as large as the free memory of the device of ``lq`` allows."""
+    if tile != "auto":
+        return tile
+    if lq.is_cuda:
+        free, _ = torch.cuda.mem_get_info(lq.device)
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(MIN_SIDE, int((SHARE_OF_MEMORY * free / (BYTES_PER_LQ_PIXEL * len(lq))) ** 0.5) - 2 * OVERLAP)
