@@ -7,6 +7,7 @@ are in eval mode.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,15 +54,22 @@ def restore(net: SRFlowNet, image: Tensor, lq: Tensor, temperature: float = 0.8,
 
 
 def sample_std(
-    net: SRFlowNet, lq: Tensor, temperature: float = 0.9, num_samples: int = 10, seed: int | None = None
+    net: SRFlowNet,
+    lq: Tensor,
+    temperature: float = 0.9,
+    num_samples: int = 10,
+    seed: int | None = None,
+    tile: int | Literal["auto"] | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """Where samples differ: (B, scale*h, scale*w), the standard deviation over samples in grey levels of 255.
 
-    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels.
+    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels. For the rest see
+    ``SRFlowNet.sample``.
     """
     if num_samples < 2:
         raise UserError(f"num_samples must be 2 or more to have a standard deviation, not {num_samples}")
-    samples = net.sample(lq, temperature, num_samples, seed)
+    samples = net.sample(lq, temperature, num_samples, seed, tile, progress)
     return 255 * samples.clamp(0, 1).std(0, correction=0).mean(1)
 
 

@@ -76,7 +76,13 @@ TRAIN_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
 }
 VAL_KEYS = {"val_freq": int, "save_img": bool, "suffix": str | None, "pbar": bool, "metrics": dict | None}
 VAL_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
-    "SRFlowModel": {"temperature": float | list[float], "num_samples": int, "seed": int, "bicubic": bool},
+    "SRFlowModel": {
+        "temperature": float | list[float],
+        "num_samples": int,
+        "seed": int,
+        "tile": int | Literal["auto"] | None,
+        "bicubic": bool,
+    },
     "SRModel": {},
 }
 LOGGER_KEYS = {
@@ -190,6 +196,8 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         raise UserError(f"val.temperature: {temperature} must be 0 or more, one number or a list")
     if val_opt.get("num_samples", 1) < 1:
         raise UserError(f"val.num_samples: {val_opt['num_samples']} must be 1 or more")
+    if isinstance(val_opt.get("tile"), int) and val_opt["tile"] < 1:
+        raise UserError(f"val.tile: {val_opt['tile']} must be 1 or more, or auto")
 
 
 def _check_dataset(where: str, dataset: Section, is_train: bool) -> None:

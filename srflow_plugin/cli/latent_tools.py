@@ -136,6 +136,7 @@ def _add_std_map_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.9, help="of the samples (default: 0.9)")
     parser.add_argument("--num-samples", type=int, default=10, help="default: 10")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--tile", type=int, help="side of tiles in LR pixels (default: as memory allows)")
     _add_common_arguments(parser, "map in colour, an image; .npy: the numbers, in grey levels")
 
 
@@ -143,7 +144,7 @@ def _std_map(args: argparse.Namespace) -> None:
     _check_output(args.output, (*IMAGE_SUFFIXES, ".npy"))
     net = _network(args)
     lq = _read(args.lq).to(next(net.parameters()).device)
-    values = sample_std(net, lq, args.temperature, args.num_samples, args.seed)
+    values = sample_std(net, lq, args.temperature, args.num_samples, args.seed, args.tile or "auto", True)
     _write_map(args.output, values, "grey levels")
 
 

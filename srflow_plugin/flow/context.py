@@ -41,9 +41,8 @@ class Context(NamedTuple):
             return self.own
         return torch.cat([self.own, F.interpolate(self.coarse, self.own.shape[2:], mode="nearest")], dim=1)
 
-    def conv(self, weight: Tensor, bias: Tensor) -> Tensor:
+    def conv(self, weight: Tensor, bias: Tensor | None) -> Tensor:
         """3x3 convolution of :meth:`expanded` with zero padding, without enlarging: (B, O, h, w)."""
-        weight, bias = weight.to(self.own.dtype), bias.to(self.own.dtype)
         if self.coarse is None:
             return F.conv2d(self.own, weight, bias, padding=1)
         own, coarse = weight.split([self.own.shape[1], self.coarse.shape[1]], dim=1)

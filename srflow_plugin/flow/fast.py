@@ -17,7 +17,7 @@ Conditional networks work in the contexts' precision; the flow's own variable, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from srflow_plugin.flow.bijection import Chain
 from srflow_plugin.flow.context import Context
-from srflow_plugin.flow.coupling import AffineCoupling, ConditionalNet
+from srflow_plugin.flow.coupling import ConditionalNet, Scale
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
 from srflow_plugin.flow.windows import Window, cut, windows
@@ -85,16 +85,49 @@ def level_steps(level: Chain) -> list[TransitionStep]:
 # -- one step ----------------------------------------------------------------------------------------------------------
 
 
+class Convolution(NamedTuple):
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+
+
+class NetWeights(NamedTuple):
+    """What follows the first ReLU of a conditional net."""
+
+    hidden: list[Convolution]
+    last: Convolution  # its outputs sorted: shifts, then raw scales
+    scale: Scale
+
+    def __call__(self, hidden: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(B, hidden, h, w) -> shift and scale, in ``dtype``."""
+        for convolution in self.hidden:
+            hidden = convolution(hidden).relu_()
+        shift, raw = self.last(hidden).to(dtype).chunk(2, dim=1)
+        return shift, self.scale(raw)
+
+
+class StepWeights(NamedTuple):
+    """A step's networks with every affine layer folded in."""
+
+    condition: Convolution  # all that reads the context: what goes into both nets' first ReLUs, (B, 2 * hidden, h, w)
+    variable: Convolution  # what else goes into the coupling's: the part of the flow's own variable
+    injector: NetWeights
+    coupling: NetWeights
+
+
 def apply_conditional(
     function: Callable[..., tuple[Tensor, ...]], step: FlowStep, x: Tensor, context: Context
 ) -> tuple[Tensor, ...]:
-    """``function`` of a step, of (n * B, C, h, w) and of what the step reads of the context."""
+    """``function`` of a step's weights, of (n * B, C, h, w) and of the step's condition, which is computed here."""
+    weights = fold(step, context.own.dtype)
     if torch.is_grad_enabled():
-        condition = step_condition(step, context)
-        return cast("tuple[Tensor, ...]", checkpoint(function, step, x, condition, use_reentrant=False))
+        condition = context.conv(*weights.condition)
+        return cast("tuple[Tensor, ...]", checkpoint(function, weights, x, condition, use_reentrant=False))
     outputs: list[Tensor] = []
     for window in step_windows(step, context):
-        parts = function(step, cut(x, window.outer), step_condition(step, context.crop(*window.outer)))
+        parts = function(weights, cut(x, window.outer), context.crop(*window.outer).conv(*weights.condition))
         if not outputs:
             outputs = [part.new_empty(*part.shape[:2], *x.shape[2:]) for part in parts]
             outputs = [output.contiguous(memory_format=torch.channels_last) for output in outputs]
@@ -103,68 +136,39 @@ def apply_conditional(
     return tuple(outputs)
 
 
-def step_condition(step: FlowStep, context: Context) -> Tensor:
-    """All that a step reads of its context, (B, 2 * hidden, h, w): what goes into its networks' first ReLUs.
-
-    The second half, the coupling's, lacks the part of the flow's own variable.
-    """
-    injector_weight, injector_bias = folded_layers(step.injector.net)[0]
-    coupling_weight, coupling_bias = folded_layers(step.coupling.net)[0]
-    weight = torch.cat([injector_weight, coupling_weight[:, step.coupling.kept :]])
-    return context.conv(weight, torch.cat([injector_bias, coupling_bias]))
-
-
-def forward_with(step: FlowStep, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
     """Injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
     of_injector, of_coupling = condition.chunk(2, dim=1)
-    shift, scale = finish(step.injector.net, F.relu(of_injector), x.dtype)
+    shift, scale = weights.injector(F.relu(of_injector), x.dtype)
     x = (x + shift) * scale
-    a, b = x.tensor_split([step.coupling.kept], dim=1)
-    b_shift, b_scale = finish(step.coupling.net, coupling_hidden(step.coupling, a, of_coupling), x.dtype)
+    a, b = x.tensor_split([weights.variable.weight.shape[1]], dim=1)
+    b_shift, b_scale = weights.coupling(coupling_hidden(weights, a, of_coupling), x.dtype)
     logdet = scale.log().sum(1, keepdim=True) + b_scale.log().sum(1, keepdim=True)
     return torch.cat([a, (b + b_shift) * b_scale], dim=1), logdet
 
 
-def inverse_with(step: FlowStep, y: Tensor, condition: Tensor) -> tuple[Tensor]:
+def inverse_with(weights: StepWeights, y: Tensor, condition: Tensor) -> tuple[Tensor]:
     """Undo :func:`forward_with` for n samples of each image: (n * B, C, h, w) -> the same shape."""
     of_injector, of_coupling = condition.chunk(2, dim=1)
-    shift, scale = finish(step.injector.net, F.relu(of_injector), y.dtype)
+    shift, scale = weights.injector(F.relu(of_injector), y.dtype)
     of_coupling = of_coupling.contiguous(memory_format=torch.channels_last)
     batch = len(of_coupling)
     # As many samples at once as one window may have of one image.
     at_once = max(1, window_bytes(y.device) // (of_coupling.numel() * of_coupling.element_size()))
     parts = []
     for part in y.split(batch * at_once):
-        a, b = part.tensor_split([step.coupling.kept], dim=1)
-        b_shift, b_scale = finish(step.coupling.net, coupling_hidden(step.coupling, a, of_coupling), y.dtype)
+        a, b = part.tensor_split([weights.variable.weight.shape[1]], dim=1)
+        b_shift, b_scale = weights.coupling(coupling_hidden(weights, a, of_coupling), y.dtype)
         x = torch.cat([a, b / b_scale - b_shift], dim=1).unflatten(0, (-1, batch))
         parts.append((x / scale - shift).flatten(0, 1))
     return (torch.cat(parts),)
 
 
-def coupling_hidden(coupling: AffineCoupling, a: Tensor, of_context: Tensor) -> Tensor:
+def coupling_hidden(weights: StepWeights, a: Tensor, of_context: Tensor) -> Tensor:
     """First hidden layer of the coupling's network, (n * B, hidden, h, w), of ``a`` (n * B, C // 2, h, w)."""
-    weight, _ = folded_layers(coupling.net)[0]
-    hidden = F.conv2d(a.to(of_context.dtype), weight[:, : coupling.kept].to(of_context.dtype), padding=1)
+    hidden = weights.variable(a.to(of_context.dtype))
     hidden.unflatten(0, (-1, len(of_context))).add_(of_context)
     return hidden.relu_()
-
-
-def finish(net: ConditionalNet, hidden: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What follows the first ReLU of a conditional net: (B, hidden, h, w) -> shift and scale in ``dtype``."""
-    for weight, bias in folded_layers(net)[1:]:
-        padding = weight.shape[-1] // 2
-        hidden = F.conv2d(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), padding=padding).relu_()
-    last = cast(ZeroConv2d, net[-1])
-    assert last.bias is not None
-    factor = (3 * last.logs).exp()
-    # Shifts are the even channels, raw scales the odd ones: sorted here, where they are few.
-    weight, bias = (
-        torch.cat([all_[0::2], all_[1::2]]) for all_ in (last.weight * factor[..., None], last.bias * factor.flatten())
-    )
-    output = F.conv2d(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype), padding=1)
-    shift, raw = output.to(dtype).chunk(2, dim=1)
-    return shift, net.scale(raw)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -188,15 +192,37 @@ def step_windows(step: FlowStep, context: Context) -> Iterator[Window]:
 # -- folding -----------------------------------------------------------------------------------------------------------
 
 
-def folded_layers(net: ConditionalNet) -> list[tuple[Tensor, Tensor]]:
-    """A conditional net's convolutions but for the last, each with its affine layer, as weight and bias."""
-    layers = []
-    modules = list(net)[:-1]
-    for conv, affine in zip(modules[0::3], modules[1::3], strict=True):
+def fold(step: FlowStep, dtype: torch.dtype) -> StepWeights:
+    """The weights of a step's networks, in ``dtype``."""
+    (injector_first, injector), (coupling_first, coupling) = (
+        fold_net(net, dtype) for net in (step.injector.net, step.coupling.net)
+    )
+    assert injector_first.bias is not None and coupling_first.bias is not None
+    variable, of_context = coupling_first.weight.tensor_split([step.coupling.kept], dim=1)
+    condition = Convolution(
+        torch.cat([injector_first.weight, of_context]), torch.cat([injector_first.bias, coupling_first.bias])
+    )
+    return StepWeights(condition, Convolution(variable, None), injector, coupling)
+
+
+def fold_net(net: ConditionalNet, dtype: torch.dtype) -> tuple[Convolution, NetWeights]:
+    """A conditional net's first convolution, and the others."""
+    modules = list(net)
+    convolutions = []
+    for conv, affine in zip(modules[:-1:3], modules[1:-1:3], strict=True):
         assert isinstance(conv, nn.Conv2d) and isinstance(affine, ChannelAffine)
         factor = affine.logs.exp()
-        layers.append((conv.weight * factor.transpose(0, 1), (affine.bias * factor).flatten()))
-    return layers
+        weight = conv.weight * factor.transpose(0, 1)
+        convolutions.append(Convolution(weight.to(dtype), (affine.bias * factor).flatten().to(dtype)))
+    last = modules[-1]
+    assert isinstance(last, ZeroConv2d) and last.bias is not None
+    factor = (3 * last.logs).exp()
+    # Shifts are the even channels, raw scales the odd ones: sorted here, where they are few.
+    weight, bias = (
+        torch.cat([values[0::2], values[1::2]]).to(dtype)
+        for values in (last.weight * factor[..., None], last.bias * factor.flatten())
+    )
+    return convolutions[0], NetWeights(convolutions[1:], Convolution(weight, bias), net.scale)
 
 
 def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:

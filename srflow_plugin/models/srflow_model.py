@@ -42,6 +42,7 @@ class SRFlowModel(SRModel):
         val.temperature: one or a list. Default: 0.9. With several, a metric's name ends in its ``_tau<temperature>``.
         val.num_samples: images for each LR image and temperature > 0; metrics are averaged. Default: 1.
         val.seed: of the samples, the same for each image. Default: 0.
+        val.tile: side of the tiles that images are sampled in, in LR pixels, or "auto". Default: whole images.
         val.bicubic: also log each metric of bicubic upscaling. Default: false.
     """
 
@@ -195,7 +196,8 @@ class SRFlowModel(SRModel):
         was_training = net.training
         net.eval()
         num_samples = val_opt.get("num_samples", 1) if temperature > 0 else 1
-        self.output = net.sample(self.lq, temperature, num_samples, val_opt.get("seed", 0)).flatten(0, 1)
+        samples = net.sample(self.lq, temperature, num_samples, val_opt.get("seed", 0), val_opt.get("tile"))
+        self.output = samples.flatten(0, 1)
         net.train(was_training)
 
     def nondist_validation(
