@@ -3,8 +3,8 @@
     python benchmarks/exactness.py CHECKPOINT HR_FOLDER LR_FOLDER
 
 Prints the largest errors over the images of fast against plain in float32 (latents, log-density in bits per dimension,
-decoded images, tau = 0.8 samples), of gradients against autograd through the plain layers, and the differences that
-bfloat16 makes to the NLL and to the PSNR (RGB) of tau = 0.
+decoded images, tau = 0.8 samples); of gradients and latents of both against float64; and the differences that bfloat16
+makes to the NLL and to the PSNR (RGB) of tau = 0.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[
         latents, _ = network.encode(gt, lq)
         nll = network(gt, lq)
         plain_latents, plain = plain_nll(network, gt, lq)
-        pairs = {
+        pairs: dict[str, list[tuple[Tensor, Tensor]]] = {
             "latents": [(a, b) for a, b in zip(latents, plain_latents, strict=True)],
             "NLL, bits per dimension": [(nll, plain)],
             "decoded latents of the image": [(network.decode(latents, lq), plain_decode(network, latents, lq))],
@@ -63,12 +63,36 @@ def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[
     return result
 
 
-def gradient_error(network: SRFlowNet, gt: Tensor, lq: Tensor) -> float:
-    """Largest error of a parameter's gradient, relative to that gradient's norm."""
+def compared_with_float64(network: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[str, float]:
+    """What float32 itself costs: errors of both paths against float64, of latents and of gradients.
+
+    A gradient's error is relative to its norm; the largest of all parameters.
+    """
     parameters = list(network.parameters())
-    ours = torch.autograd.grad(network(gt, lq).mean(), parameters)
-    theirs = torch.autograd.grad(plain_nll(network, gt, lq)[1].mean(), parameters)
-    return max(((a - b).norm() / b.norm()).item() for a, b in zip(ours, theirs, strict=True))
+
+    def both(*images: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        fast_latents, _ = network.encode(*images)
+        plain_latents, plain = plain_nll(network, *images)
+        gradients = [list(torch.autograd.grad(nll.mean(), parameters)) for nll in (network(*images), plain)]
+        return [[latent.detach().double() for latent in latents] for latents in (fast_latents, plain_latents)], [
+            [gradient.double() for gradient in path] for path in gradients
+        ]
+
+    latents, gradients = both(gt, lq)
+    network.double()
+    exact_latents, exact_gradients = both(gt.double(), lq.double())
+    network.float()
+
+    def worst(ours: list[Tensor], exact: list[Tensor]) -> float:
+        return max(((a - b).norm() / b.norm()).item() for a, b in zip(ours, exact, strict=True))
+
+    result = {"gradients, float64: fast against plain, relative": worst(*exact_gradients)}
+    for number, name in enumerate(("fast", "plain")):
+        result[f"gradients, float32: {name} against float64, relative"] = worst(gradients[number], exact_gradients[1])
+        distances = [(a - b).abs().max().item() for a, b in zip(latents[number], exact_latents[1], strict=True)]
+        result[f"latents of a patch, float32: {name} against float64"] = max(distances)
+    result["gradients, float32: fast against plain, relative"] = worst(*gradients)
+    return result
 
 
 def main() -> None:
@@ -84,10 +108,7 @@ def main() -> None:
         found = errors(network, half, gt, lq)
         side = network.scale * PATCH
         patch = (gt[:, :, :side, :side], lq[:, :, :PATCH, :PATCH])
-        found["gradients, relative, float32"] = gradient_error(network, *patch)
-        double = network.double()
-        found["gradients, relative, float64"] = gradient_error(double, patch[0].double(), patch[1].double())
-        network.float()
+        found |= compared_with_float64(network, *patch)
         for name, error in found.items():
             largest[name] = max(largest.get(name, 0.0), error)
     for name, error in largest.items():
