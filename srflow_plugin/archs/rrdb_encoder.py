@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from basicsr.archs.arch_util import make_layer
 from basicsr.archs.rrdbnet_arch import RRDB
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from srflow_plugin.flow import Context
+from srflow_plugin.flow import Context, fast
 
 
 class RRDBEncoder(nn.Module):
@@ -65,7 +64,7 @@ class RRDBEncoder(nn.Module):
         block_outputs = []
         for index, block in enumerate(self.body):
             recompute = self.recompute and torch.is_grad_enabled() and features.requires_grad
-            features = checkpoint(block, features, use_reentrant=False) if recompute else block(features)
+            features = fast.recomputed(block, features) if recompute else block(features)
             if index in self.feature_blocks:
                 block_outputs.append(features)
         blocks = torch.cat(block_outputs, dim=1)

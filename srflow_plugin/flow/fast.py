@@ -17,7 +17,7 @@ Conditional networks work in the contexts' precision; the flow's own variable, s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,8 @@ from srflow_plugin.flow.coupling import ConditionalNet, Scale
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
 from srflow_plugin.flow.windows import Window, cut, windows
+
+T = TypeVar("T")
 
 
 def window_bytes(device: torch.device) -> int:
@@ -124,7 +126,7 @@ def apply_conditional(
     weights = fold(step, context.own.dtype)
     if torch.is_grad_enabled():
         condition = context.conv(*weights.condition)
-        return cast("tuple[Tensor, ...]", checkpoint(function, weights, x, condition, use_reentrant=False))
+        return recomputed(function, weights, x, condition)
     outputs: list[Tensor] = []
     for window in step_windows(step, context):
         parts = function(weights, cut(x, window.outer), context.crop(*window.outer).conv(*weights.condition))
@@ -134,6 +136,11 @@ def apply_conditional(
         for output, part in zip(outputs, parts, strict=True):
             cut(output, window.inner).copy_(cut(part, window.inner_in_outer))
     return tuple(outputs)
+
+
+def recomputed(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function without randomness; its activations are computed again in the backward pass."""
+    return cast(T, checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))
 
 
 def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
