@@ -23,22 +23,22 @@ from basicsr.utils import img2tensor
 
 from srflow_plugin.data.images import read_image
 from srflow_plugin.data.prepare import find_images
-from srflow_plugin.flow import bits_per_dimension, standard_normal_log_prob
+from srflow_plugin.flow import bits_per_dimension, latents_log_prob
 
 PATCH = 32  # LR pixels, of the gradients' images
 
 
 def plain_nll(network: SRFlowNet, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
     """Latents and NLL by the layers' own forward."""
-    gt, lq = (network._pad(image, multiple * network.lq_multiple) for image, multiple in ((gt, network.scale), (lq, 1)))
-    latents, logdet = network.flow(gt, network.encoder(lq))
-    log_prob = logdet + torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
+    latents, logdet = network.flow(*network.flow_inputs(gt, lq))
+    log_prob = latents_log_prob(latents) + logdet
     return latents, bits_per_dimension(log_prob, sum(latent[0].numel() for latent in latents))
 
 
 def plain_decode(network: SRFlowNet, latents: list[Tensor], lq: Tensor) -> Tensor:
     """Image by the layers' own inverse."""
-    image, _ = network.flow.inverse(latents, network.encoder(network._pad(lq, network.lq_multiple)))
+    _, contexts = network.flow_inputs(lq, lq)
+    image, _ = network.flow.inverse(latents, contexts)
     return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
 
 

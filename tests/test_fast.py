@@ -26,8 +26,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def plain_encode(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
     """By the layers' own ``forward``."""
-    contexts = network._contexts(network._features(lq))
-    return network.flow(network._pad(gt, network.scale * network.lq_multiple), [one.expanded() for one in contexts])
+    return network.flow(*network.flow_inputs(gt, lq))
 
 
 def plain_decode(network: SRFlowNet, latents: list[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:

@@ -26,8 +26,8 @@ from srflow_plugin.flow import (
     bounded_scale,
     fast,
     initialize_from_data,
+    latents_log_prob,
     sigmoid_scale,
-    standard_normal_log_prob,
 )
 
 
@@ -181,8 +181,7 @@ class SRFlowNet(nn.Module):
         features = self._features(lq)
         latents, log_det = self._encode(noisy, lq, self._contexts(features, noise_level))
         dimensions = sum(latent[0].numel() for latent in latents)
-        log_prob = torch.stack([standard_normal_log_prob(latent) for latent in latents]).sum(0)
-        prior = bits_per_dimension(log_prob, dimensions)
+        prior = bits_per_dimension(latents_log_prob(latents), dimensions)
         logdet = bits_per_dimension(log_det, dimensions) + dequantisation
         if not (terms or with_image):
             return prior + logdet
@@ -256,13 +255,13 @@ class SRFlowNet(nn.Module):
         """Whether every data-fitted affine layer has seen data (in this run or in a checkpoint's)."""
         return all(bool(layer.initialized) for layer in self.modules() if isinstance(layer, ChannelAffine))
 
+    @torch.no_grad()
     def initialize(self, gt: Tensor, lq: Tensor) -> None:
         """Fit all ActNorms to one training batch; the step before the first update."""
         noisy, noise_level, _ = self._with_noise(gt)
         x, contexts = self.flow_inputs(noisy, lq, noise_level)
         initialize_from_data(lambda: self.flow(x, contexts), self.flow)
 
-    @torch.no_grad()
     def flow_inputs(self, gt: Tensor, lq: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts."""
         contexts = self._contexts(self._features(lq), noise_level)

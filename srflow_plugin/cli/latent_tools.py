@@ -18,6 +18,7 @@ from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image, write_image
 from srflow_plugin.data.resize import bicubic_downscale
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_new_file, complete_or_absent
+from srflow_plugin.flow import bits_per_dimension, latents_log_prob
 from srflow_plugin.latents import read_latents, save_latents
 from srflow_plugin.pictures import comparison_grid, heat_map
 
@@ -32,13 +33,6 @@ def _add_common_arguments(parser: argparse.ArgumentParser, output_help: str) -> 
     )
 
 
-def _add_normalisation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--temperature", type=float, default=0.8, help="standard deviation of the latents (default: 0.8)"
-    )
-    parser.add_argument("--window", type=int, default=9, help="side of the local statistics' square (default: 9)")
-
-
 def _add_encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="HR", help="HR image")
     parser.add_argument("--lq", type=Path, help=LQ_HELP.format("HR"))
@@ -50,8 +44,9 @@ def _encode(args: argparse.Namespace) -> None:
     net = _network(args)
     gt, lq = _pair(args.image, args.lq, net)
     with torch.no_grad():
-        latents, _ = net.encode(gt, lq)
-        nll = net(gt, lq).item()
+        latents, logdet = net.encode(gt, lq)
+    log_prob = latents_log_prob(latents) + logdet
+    nll = bits_per_dimension(log_prob, sum(latent[0].numel() for latent in latents)).item()
     with complete_or_absent(args.output) as unfinished:
         save_latents(unfinished, latents, lq)
     shapes = ", ".join("x".join(map(str, latent.shape[1:])) for latent in latents)
@@ -120,7 +115,8 @@ def _transfer(args: argparse.Namespace) -> None:
 def _add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="HR", help="degraded HR image: noise, compression, pasted parts")
     parser.add_argument("--lq", type=Path, help=LQ_HELP.format("HR"))
-    _add_normalisation_arguments(parser)
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the normalised latents (default: 0.8)")
+    parser.add_argument("--window", type=int, default=9, help="side of the local statistics' square (default: 9)")
     _add_common_arguments(parser, "HR image")
 
 

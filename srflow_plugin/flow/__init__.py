@@ -16,7 +16,7 @@ from srflow_plugin.flow.coupling import (
     bounded_scale,
     sigmoid_scale,
 )
-from srflow_plugin.flow.density import bits_per_dimension, standard_normal_log_prob
+from srflow_plugin.flow.density import bits_per_dimension, latents_log_prob, standard_normal_log_prob
 from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow
 
@@ -38,6 +38,7 @@ __all__ = [
     "bits_per_dimension",
     "bounded_scale",
     "initialize_from_data",
+    "latents_log_prob",
     "sigmoid_scale",
     "standard_normal_log_prob",
 ]
