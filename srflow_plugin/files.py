@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from srflow_plugin.errors import UserError
 
@@ -19,10 +24,24 @@ def check_new_file(path: Path) -> None:
 
 @contextmanager
 def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give another name to write to; at the end of the block the file has its own."""
+    """Give another name to write to; at the end of the block the file has its own, in place of one that had it."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         yield unfinished
-        unfinished.rename(path)
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """``torch.save``; whatever happens meanwhile, the file is the new one or the old one, whole.
+
+    Raises:
+        OSError: where it cannot be written, as on a full disk.
+    """
+    buffer = BytesIO()  # torch's own writer ends on a full disk with an error that does not say so
+    torch.save(state, buffer)
+    with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())  # or the new name could outlive a power cut, and its contents not

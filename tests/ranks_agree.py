@@ -1,7 +1,14 @@
-"""Run by torchrun in a folder with tiny.yml: each rank trains on its own data, all end with the same weights."""
+"""One training by any number of processes: `[torchrun --nproc_per_node=N] ranks_agree.py ITERATIONS OUT.pt [PARTS]`.
+
+Run in a folder with tiny.yml. Each iteration has the same eight images, shared among the processes, each of which works
+on its share in PARTS parts; in float64, the encoder frozen for the first half. Fails where two processes have different
+weights after an iteration; writes the losses and the final weights of rank 0.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,28 +21,43 @@ from basicsr.models import build_model
 
 from srflow_plugin.cli.options import parse_options
 
+IMAGES = 8
 
-def main() -> None:
-    args = Namespace(opt="tiny.yml", launcher="pytorch", auto_resume=False, debug=False, force_yml=None)
+
+def main(iterations: int, out: Path, parts: int) -> None:
+    launcher = "pytorch" if "RANK" in os.environ else "none"
+    args = Namespace(opt="tiny.yml", launcher=launcher, auto_resume=False, debug=False, force_yml=None)
     opt = parse_options(args, Path.cwd(), is_train=True)
-    opt["train"]["freeze_encoder_iters"] = 2
+    freeze = iterations // 2
+    opt["train"].update(freeze_encoder_iters=freeze, accumulation_steps=parts, grad_clip=1.0)
+    opt["train"]["scheduler"]["milestones"] = [freeze]
     opt["train"]["pixel_opt"] = {"type": "L1Loss"}  # through the inverse, in the same forward
+    opt["network_g"]["noise"] = "none"
+    torch.set_default_dtype(torch.float64)
     model = build_model(opt)
-    for iteration in range(1, 5):
-        gt, lq = image_pair(4, 4, 4)
-        shift = 0.1 * (dist.get_rank() + iteration)
-        model.feed_data({"gt": gt * shift, "lq": lq * shift})
+    net = model.get_bare_model(model.net_g)
+    log = []
+    for iteration in range(1, iterations + 1):
+        gt, lq = image_pair(4, 4, 4, batch=IMAGES, dtype=torch.float64)
+        brightness = (0.2 + torch.arange(IMAGES).view(-1, 1, 1, 1) / IMAGES + 0.01 * iteration) / 2
+        own = slice(opt["rank"], IMAGES, opt["world_size"])
+        model.update_learning_rate(iteration)
+        model.feed_data({"gt": (gt * brightness)[own], "lq": (lq * brightness)[own]})
         model.optimize_parameters(iteration)
-        net = model.get_bare_model(model.net_g)
+        log.append(dict(model.get_current_log()))
         for name, value in [*net.state_dict().items(), *model.net_g_ema.state_dict().items()]:
-            copies = [torch.zeros_like(value) for _ in range(dist.get_world_size())]
-            dist.all_gather(copies, value)
-            assert torch.equal(copies[0], copies[1]), f"{name} differs after iteration {iteration}"
+            copies = [torch.zeros_like(value) for _ in range(opt["world_size"])]
+            if opt["dist"]:
+                dist.all_gather(copies, value)
+                assert all(torch.equal(copies[0], copy) for copy in copies), f"{name} differs after {iteration}"
     moved = model.optimizer_g.state[net.encoder.conv_first.weight]["step"]
-    assert moved == 2, f"the encoder took {moved} steps, not 2"
+    assert moved == iterations - freeze, f"the encoder took {moved} steps, not {iterations - freeze}"
+    if opt["rank"] == 0:
+        torch.save({"log": log, "weights": net.state_dict()}, out)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)
     # Only now, with the model gone: Gloo's threads and a reducer that is freed after its group can wait for each other.
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()

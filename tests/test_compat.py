@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import pytest
-import torch
 from basicsr.metrics import calculate_metric
 from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 
@@ -67,20 +66,3 @@ def test_basicsr_metrics_work(shared_data: Path) -> None:
     assert calculate_metric(same, {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}) == float("inf")
     assert calculate_metric(same, {"type": "calculate_ssim", "crop_border": 4}) == pytest.approx(1)
     assert 0 < calculate_metric({"img": image}, {"type": "calculate_niqe", "crop_border": 0}) < 10
-
-
-def test_resume_state_is_found_beside_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = tmp_path / "experiments" / "a" / "training_states"
-    states.mkdir(parents=True)
-    for iteration in (9, 10):
-        torch.save({"iter": iteration, "epoch": 0}, states / f"{iteration}.state")
-    monkeypatch.chdir("/")  # BasicSR's own looks in the current folder
-    path_opt = {"training_states": str(states), "models": str(tmp_path), "resume_state": None}
-    opt = {"auto_resume": True, "path": path_opt, "network_g": {}}
-    state = compat.load_resume_state(opt)
-    assert state is not None and state["iter"] == 10
-    assert opt["path"]["pretrain_network_g"] == str(tmp_path / "net_g_10.pth")
-    for state_file in states.iterdir():
-        state_file.unlink()
-    path_opt["resume_state"] = None
-    assert compat.load_resume_state(opt) is None

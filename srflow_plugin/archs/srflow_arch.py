@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
+from srflow_plugin.archs.explosions import resample_exploded
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings
 from srflow_plugin.archs.tiling import decode_in_tiles, tile_side
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import (
     PAPER_SCALE_FLOOR,
+    Average,
     ChannelAffine,
     Context,
     FlowStep,
@@ -27,6 +29,7 @@ from srflow_plugin.flow import (
     fast,
     initialize_from_data,
     latents_log_prob,
+    local,
     sigmoid_scale,
 )
 
@@ -210,6 +213,7 @@ class SRFlowNet(nn.Module):
         seed: int | None = None,
         tile: int | Literal["auto"] | None = None,
         progress: bool = False,
+        resample: float | None = None,
     ) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -221,12 +225,16 @@ class SRFlowNet(nn.Module):
             tile: work in tiles of that many LR pixels a side, which bounds the memory; "auto": as large as the free
                 memory allows. All are cut from the latents of the whole image. Default: the whole image at once.
             progress: show a bar over the tiles.
+            resample: where a sample explodes (:mod:`srflow_plugin.archs.explosions`), draw that place again at the
+                temperature times this, from 0 to below 1, until it does not. Default: leave it.
 
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped.
         """
         if temperature < 0 or num_samples < 1:
             raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+        if resample is not None and not 0 <= resample < 1:
+            raise UserError(f"resample must be from 0 to below 1, not {resample}")
         if isinstance(tile, int) and tile < 1:
             raise UserError(f"tile must be 1 or more, not {tile}")
         generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
@@ -236,12 +244,17 @@ class SRFlowNet(nn.Module):
             for _ in range(num_samples)
         ]
         latents = [temperature * torch.cat(level) for level in zip(*draws, strict=True)]
-        if tile is None:
-            images = self.decode(latents, lq)
-        else:
+
+        def decode(latents: Sequence[Tensor], lq: Tensor) -> Tensor:
+            if tile is None:
+                return self.decode(latents, lq)
             side, padded = tile_side(tile, lq), self._pad(lq, self.lq_multiple)
-            images = decode_in_tiles(self.decode, latents, padded, self.scale, self.lq_multiple, side, progress)
-            images = images[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
+            image = decode_in_tiles(self.decode, latents, padded, self.scale, self.lq_multiple, side, progress)
+            return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
+
+        images = decode(latents, lq)
+        if resample is not None:
+            images = resample_exploded(decode, latents, images, lq, self.scale, resample)
         return images.unflatten(0, (num_samples, -1))
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
@@ -256,11 +269,14 @@ class SRFlowNet(nn.Module):
         return all(bool(layer.initialized) for layer in self.modules() if isinstance(layer, ChannelAffine))
 
     @torch.no_grad()
-    def initialize(self, gt: Tensor, lq: Tensor) -> None:
-        """Fit all ActNorms to one training batch; the step before the first update."""
+    def initialize(self, gt: Tensor, lq: Tensor, average: Average = local) -> None:
+        """Fit all ActNorms to one training batch; the step before the first update.
+
+        Where processes share the batch, ``average`` makes a mean over this one's part the mean over all.
+        """
         noisy, noise_level, _ = self._with_noise(gt)
         x, contexts = self.flow_inputs(noisy, lq, noise_level)
-        initialize_from_data(lambda: self.flow(x, contexts), self.flow)
+        initialize_from_data(lambda: self.flow(x, contexts), self.flow, average)
 
     def flow_inputs(self, gt: Tensor, lq: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts."""

@@ -71,6 +71,8 @@ TRAIN_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
         "perceptual_opt": dict | None,
         "freeze_encoder_iters": int,
         "grad_clip": float,
+        "accumulation_steps": int,
+        "max_skipped_steps": int,
     },
     "SRModel": {"pixel_opt": dict | None, "perceptual_opt": dict | None},
 }
@@ -81,6 +83,7 @@ VAL_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
         "num_samples": int,
         "seed": int,
         "tile": int | Literal["auto"] | None,
+        "resample": float | None,
         "bicubic": bool,
     },
     "SRModel": {},
@@ -88,6 +91,8 @@ VAL_KEYS_OF_MODEL: Mapping[str, Mapping[str, Any]] = {
 LOGGER_KEYS = {
     "print_freq": int,
     "save_checkpoint_freq": int,
+    "keep_last": int | None,
+    "keep_best": str | None,
     "use_tb_logger": bool,
     "wandb": dict | None,
 }
@@ -113,6 +118,7 @@ PAIRED_DATASET_KEYS: Mapping[str, Any] = {
     "num_prefetch_queue": int,
     "pin_memory": bool,
     "persistent_workers": bool,
+    "skip_bad_images": bool,
 }
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
@@ -131,6 +137,9 @@ def check_options(opt: Section, is_train: bool) -> None:
     network = _registered_section("network_g", opt["network_g"], ARCH_REGISTRY)
     if network is SRFlowNet:
         _build(opt)
+    if (opt.get("manual_seed") or 0) < 0:
+        raise UserError(f"manual_seed: {opt['manual_seed']} must be 0 or more")
+    _check_names(opt)
     if isinstance(opt["num_gpu"], int) and opt["num_gpu"] > torch.cuda.device_count():
         raise UserError(f"num_gpu: {opt['num_gpu']} but this machine has {torch.cuda.device_count()}; use auto")
 
@@ -146,6 +155,25 @@ def check_options(opt: Section, is_train: bool) -> None:
         _check_training(opt)
     if model_type == "SRFlowModel":
         _check_srflow(opt, is_train)
+
+
+def _check_names(opt: Section) -> None:
+    """Names that become parts of file names stay in the experiment's folder."""
+    names = {"name": opt["name"], "val.suffix": (opt.get("val") or {}).get("suffix")}
+    for phase, dataset in opt["datasets"].items():
+        names[f"datasets.{phase}.name"] = dataset.get("name") if isinstance(dataset, dict) else None
+    for where, name in names.items():
+        if name is not None and (str(name).strip(". ") == "" or set(str(name)) & set("/\\\0")):
+            raise UserError(f"{where}: {name!r} must be a plain name, without / and not of dots alone")
+
+
+def check_processes(opt: Section, opt_file: str) -> None:
+    """Check that several GPUs have a process each."""
+    if opt["is_train"] and opt["model_type"] == "SRFlowModel" and not opt["dist"] and opt["num_gpu"] > 1:
+        raise UserError(
+            f"num_gpu is {opt['num_gpu']} in one process; start one for each GPU with `torchrun "
+            f"--nproc_per_node={opt['num_gpu']} -m srflow_plugin train -opt {opt_file}`, or set num_gpu: 1"
+        )
 
 
 def _check_training(opt: Section) -> None:
@@ -188,6 +216,16 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         multiple = max(opt["scale"], 2 ** network.get("num_levels", 3))
         if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
             raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
+        steps = opt["train"].get("accumulation_steps", 1)
+        if isinstance(dataset.get("batch_size_per_gpu"), int) and (steps < 1 or dataset["batch_size_per_gpu"] % steps):
+            raise UserError(
+                f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "
+                f"{dataset['batch_size_per_gpu']}"
+            )
+        for key in ("nll_opt", "pixel_opt"):
+            reduction = (opt["train"].get(key) or {}).get("reduction", "mean")
+            if steps > 1 and reduction != "mean":
+                raise UserError(f"train.{key}.reduction: {reduction} with accumulation_steps must be mean")
     elif not opt["path"].get("pretrain_network_g"):
         raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
     val_opt = opt.get("val") or {}
@@ -196,6 +234,8 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         raise UserError(f"val.temperature: {temperature} must be 0 or more, one number or a list")
     if val_opt.get("num_samples", 1) < 1:
         raise UserError(f"val.num_samples: {val_opt['num_samples']} must be 1 or more")
+    if not 0 <= (val_opt.get("resample") or 0) < 1:
+        raise UserError(f"val.resample: {val_opt['resample']} must be from 0 to below 1")
     if isinstance(val_opt.get("tile"), int) and val_opt["tile"] < 1:
         raise UserError(f"val.tile: {val_opt['tile']} must be 1 or more, or auto")
 
@@ -224,13 +264,11 @@ def check_weights(opt: Section) -> None:
     A perceptual loss has weights, too, which its class fetches.
     """
     for key, path in opt["path"].items():
-        if path is None or not (key == "resume_state" or key.startswith("pretrain_network")):
+        if path is None or not key.startswith("pretrain_network"):
             continue
         try:
             state = read_checkpoint(Path(path))
-            if key == "resume_state":
-                _require(path, state, ["epoch", "iter", "optimizers", "schedulers"])
-            elif key == "pretrain_network_g" and opt["model_type"] == "SRFlowModel":
+            if key == "pretrain_network_g" and opt["model_type"] == "SRFlowModel":
                 weights = network_weights(state, opt["path"].get("param_key_g", "params"), path)
                 check_fit(weights, _build(opt), path, strict=opt["path"].get("strict_load_g", True))
             elif key == "pretrain_network_encoder" and opt["model_type"] == "SRFlowModel":

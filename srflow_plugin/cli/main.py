@@ -10,16 +10,15 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import basicsr.test
-import basicsr.train
 import torch.distributed
 
-from srflow_plugin import __version__, compat
+from srflow_plugin import __version__
 from srflow_plugin.checkpoints import convert
 from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.pipelines import test_pipeline, train_pipeline
 
 PLUGIN_GROUP = "basicsr.plugins"
 
@@ -49,16 +48,17 @@ def _run(name: str, description: str, commands: dict[str, Command], argv: Sequen
         subparser.set_defaults(run=run)
     args = parser.parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except UserError as error:
         parser.exit(2, f"{name}: error: {error}\n")
+    except TrainingError as fault:
+        parser.exit(1, f"{name}: stopped: {fault}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{name}: interrupted\n")
     finally:
         if torch.distributed.is_initialized():
             gc.collect()  # a DDP model that is freed after its process group can wait for Gloo's threads forever
             torch.distributed.destroy_process_group()
-    return 0
 
 
 def _add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,22 +77,14 @@ def _add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> int:
     _load_plugins()
-    root = Path.cwd()
-    opt = parse_options(args, root, is_train=True)
-    # BasicSR's own pipeline with our reading of options and states in place of its own; compat.py says why.
-    basicsr.train.parse_options = lambda root_path, is_train: (opt, args)
-    basicsr.train.load_resume_state = compat.load_resume_state
-    basicsr.train.train_pipeline(str(root))
+    return train_pipeline(parse_options(args, Path.cwd(), is_train=True), args.opt)
 
 
-def _test(args: argparse.Namespace) -> None:
+def _test(args: argparse.Namespace) -> int:
     _load_plugins()
-    root = Path.cwd()
-    opt = parse_options(args, root, is_train=False)
-    basicsr.test.parse_options = lambda root_path, is_train: (opt, args)
-    basicsr.test.test_pipeline(str(root))
+    return test_pipeline(parse_options(args, Path.cwd(), is_train=False))
 
 
 def _load_plugins() -> None:
@@ -138,7 +130,7 @@ def _convert(args: argparse.Namespace) -> None:
     sys.stdout.write(f"{args.target} is written.\n")
 
 
-Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None]]
 TRAIN_AND_TEST: dict[str, Command] = {
     "train": ("train a model as an option file says", _add_pipeline_arguments, _train),
     "test": ("test a model as an option file says", _add_pipeline_arguments, _test),

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 import yaml
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
-from srflow_plugin import compat
-from srflow_plugin.cli.checks import check_data, check_options, check_weights
+from srflow_plugin.cli.checks import check_data, check_options, check_processes, check_weights
 from srflow_plugin.data.embedded import prepare_embedded
+from srflow_plugin.distributed import any_rank, gather, init_dist
 from srflow_plugin.errors import UserError
+from srflow_plugin.training_state import resolve_resume
 
 DEBUG_FREQUENCY = 8
 
@@ -76,7 +76,7 @@ def parse_options(args: Namespace, root: Path, is_train: bool) -> dict[str, Any]
 
     opt["dist"] = args.launcher != "none"
     if opt["dist"]:
-        compat.init_dist(args.launcher, **opt.get("dist_params") or {})
+        init_dist(args.launcher, **opt.get("dist_params") or {})
     opt["rank"], opt["world_size"] = get_dist_info()
     opt["auto_resume"] = args.auto_resume
     opt["is_train"] = is_train
@@ -85,6 +85,7 @@ def parse_options(args: Namespace, root: Path, is_train: bool) -> dict[str, Any]
         opt["name"] = "debug_" + opt["name"]
     if opt["num_gpu"] == "auto":
         opt["num_gpu"] = torch.cuda.device_count()
+    check_processes(opt, args.opt)
     for key, path in opt["path"].items():
         if isinstance(path, str) and ("resume_state" in key or "pretrain_network" in key):
             opt["path"][key] = str(Path(path).expanduser())
@@ -94,6 +95,8 @@ def parse_options(args: Namespace, root: Path, is_train: bool) -> dict[str, Any]
         if opt.get("val"):
             opt["val"]["val_freq"] = DEBUG_FREQUENCY
 
+    if is_train:
+        resolve_resume(opt)
     check_weights(opt)
     for phase, dataset in opt["datasets"].items():
         dataset["phase"] = phase.split("_")[0]  # val_1 and val_2 are validation sets both
@@ -105,12 +108,11 @@ def parse_options(args: Namespace, root: Path, is_train: bool) -> dict[str, Any]
         if dataset.get("prepare") == "embedded" and opt["rank"] == 0:
             lmdbs = Path(dataset["dataroot_gt"]), Path(dataset["dataroot_lq"])
             prepare_embedded("train" if dataset["phase"] == "train" else "val", *lmdbs, dataset["scale"])
-    if opt["dist"]:
-        torch.distributed.barrier()
+    any_rank(False)  # nobody looks before the data are there
     check_data(opt)
 
     if opt.get("manual_seed") is None:
-        opt["manual_seed"] = random.randint(1, 10000)
+        opt["manual_seed"] = gather(random.randint(1, 10000))[0]
     set_random_seed(opt["manual_seed"] + opt["rank"])
     return opt
 

@@ -17,7 +17,15 @@ from srflow_plugin.flow.coupling import (
     sigmoid_scale,
 )
 from srflow_plugin.flow.density import bits_per_dimension, latents_log_prob, standard_normal_log_prob
-from srflow_plugin.flow.layers import ActNorm, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
+from srflow_plugin.flow.layers import (
+    ActNorm,
+    Average,
+    ChannelAffine,
+    InvertibleConv1x1,
+    Squeeze,
+    initialize_from_data,
+    local,
+)
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow
 
 __all__ = [
@@ -25,6 +33,7 @@ __all__ = [
     "ActNorm",
     "AffineCoupling",
     "AffineInjector",
+    "Average",
     "Bijection",
     "Chain",
     "ChannelAffine",
@@ -39,6 +48,7 @@ __all__ = [
     "bounded_scale",
     "initialize_from_data",
     "latents_log_prob",
+    "local",
     "sigmoid_scale",
     "standard_normal_log_prob",
 ]

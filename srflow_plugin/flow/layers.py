@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 from srflow_plugin.flow.bijection import Bijection
 
+Average = Callable[[Tensor], Tensor]
+
+
+def local(mean: Tensor) -> Tensor:
+    """The mean over this process's batch as it is."""
+    return mean
+
 
 class ChannelAffine(nn.Module):
     """Per-channel affine layer ``h = (x + bias) * exp(logs)`` whose start is fitted to data.
@@ -29,9 +36,13 @@ class ChannelAffine(nn.Module):
         return (x + self.bias) * self.logs.exp()
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Set bias and logs so that each channel of ``x`` (B, C, H, W) leaves with mean 0 and variance 1."""
-        std, mean = torch.std_mean(x, dim=(0, 2, 3), keepdim=True, correction=0)
+    def fit(self, x: Tensor, average: Average = local) -> None:
+        """Set bias and logs so that each channel of ``x`` (B, C, H, W) leaves with mean 0 and variance 1.
+
+        ``average`` makes the mean of a batch's part the mean of the whole, where processes share one.
+        """
+        mean = average(x.mean((0, 2, 3), keepdim=True))
+        std = average((x - mean).square().mean((0, 2, 3), keepdim=True)).sqrt()
         self.bias.copy_(-mean)
         self.logs.copy_(-(std + 1e-6).log())
         self.initialized.fill_(True)
@@ -97,13 +108,14 @@ class ZeroConv2d(nn.Conv2d):
 
 
 @torch.no_grad()
-def initialize_from_data(run: Callable[[], object], network: nn.Module) -> None:
+def initialize_from_data(run: Callable[[], object], network: nn.Module, average: Average = local) -> None:
     """Fit every :class:`ChannelAffine` of ``network``, in the order in which ``run`` calls them.
 
-    Each layer is fitted to what reaches it through the layers already fitted before it (Glow, section 3.1).
+    Each layer is fitted to what reaches it through the layers already fitted before it (Glow, section 3.1);
+    ``average`` as in :meth:`ChannelAffine.fit`.
     """
     layers = [module for module in network.modules() if isinstance(module, ChannelAffine)]
-    hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.fit(args[0])) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.fit(args[0], average)) for layer in layers]
     try:
         run()
     finally:

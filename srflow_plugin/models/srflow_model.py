@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import OrderedDict, defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +19,14 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from srflow_plugin.archs.explosions import exploded
 from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, network_weights, read_checkpoint
+from srflow_plugin.distributed import gather, gather_work, mean_over_ranks, own_share
+from srflow_plugin.errors import TrainingError
+from srflow_plugin.files import save_atomically
 from srflow_plugin.pictures import bicubic_upscale, comparison_grid
 
 GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
@@ -39,9 +45,14 @@ class SRFlowModel(SRModel):
         train.freeze_encoder_iters: the encoder does not train up to and including this iteration. Default: 0.
         train.optim_g.lr_encoder: learning rate of the encoder's group. Default: that of the flow.
         train.grad_clip: largest gradient norm. Default: no clipping.
+        train.accumulation_steps: work on each batch in that many parts, for less memory; the step is the same.
+            Default: 1.
+        train.max_skipped_steps: a step whose loss or gradient is not finite is skipped; after so many in a row training
+            stops. Default: 10.
         val.temperature: one or a list. Default: 0.9. With several, a metric's name ends in its ``_tau<temperature>``.
         val.num_samples: images for each LR image and temperature > 0; metrics are averaged. Default: 1.
         val.seed: of the samples, the same for each image. Default: 0.
+        val.resample: where a sample explodes, draw that place again at the temperature times this. Default: do not.
         val.tile: side of the tiles that images are sampled in, in LR pixels, or "auto". Default: whole images.
         val.bicubic: also log each metric of bicubic upscaling. Default: false.
     """
@@ -81,15 +92,28 @@ class SRFlowModel(SRModel):
             for key in ("pixel_opt", "perceptual_opt")
         )
         self.grad_clip = train_opt.get("grad_clip", math.inf)
+        self.accumulation_steps = train_opt.get("accumulation_steps", 1)
+        self.max_skipped_steps = train_opt.get("max_skipped_steps", 10)
+        self.faults = self.faults_in_a_row = 0
         self.setup_optimizers()
         self.setup_schedulers()
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Wrap for the device; the encoder's gradients are settled before, since DDP looks at them once."""
         net.encoder.requires_grad_(not self.encoder_frozen)
-        if self.opt["dist"] and self.device.type == "cpu":
-            return DistributedDataParallel(net)
-        return super().model_to_device(net)
+        net = net.to(self.device)
+        if not self.opt["dist"]:
+            return net
+        self.sums_settled = False
+        # Buffers stay as they are at the start; torch 2.13 renamed the argument that says so.
+        arguments = inspect.signature(DistributedDataParallel).parameters
+        sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in arguments else "broadcast_buffers"
+        return DistributedDataParallel(
+            net,
+            device_ids=None if self.device.type == "cpu" else [torch.cuda.current_device()],
+            find_unused_parameters=self.opt.get("find_unused_parameters", False),
+            **{sync_buffers: False},
+        )
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
         """Load weights from any checkpoint that :mod:`srflow_plugin.checkpoints` knows, released ones included."""
@@ -123,48 +147,104 @@ class SRFlowModel(SRModel):
         return getattr(torch.optim, optim_type)(params, lr, **kwargs)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        net = self.get_bare_model(self.net_g)
         if not self.actnorms_initialized:
             self.initialize_actnorms()
         if self.encoder_frozen and current_iter > self.freeze_encoder_iters:
             self.unfreeze_encoder()
+        if self.opt["dist"] and not self.sums_settled:
+            self.settle_sums()
 
         self.optimizer_g.zero_grad()
-        terms = self.net_g(self.gt, self.lq, terms=True, with_image=bool(self.cri_pix or self.cri_perceptual))
-        image_losses = self.image_losses(terms.image)
-        (self.cri_nll(terms.nll).mean() + sum(image_losses.values())).backward()
-        grad_norm = nn.utils.clip_grad_norm_(net.parameters(), self.grad_clip)
-        self.optimizer_g.step()
-
-        losses = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
-        losses = OrderedDict((name, value.detach()) for name, value in {**losses, **image_losses}.items())
-        self.log_dict = self.reduce_loss_dict(OrderedDict(losses, grad_norm=grad_norm))
+        losses = self.backward()
+        losses["grad_norm"] = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.grad_clip)
+        means = mean_over_ranks(torch.stack(list(losses.values()))).tolist()
+        self.log_dict = OrderedDict(zip(losses, means, strict=True))
         for group in self.optimizer_g.param_groups:
             self.log_dict[f"lr_{group['name']}"] = group["lr"]
-        if self.ema_decay > 0:
-            self.model_ema(decay=self.ema_decay)
 
-    def image_losses(self, image: Tensor | None) -> dict[str, Tensor]:
+        if all(map(math.isfinite, means)):  # the same numbers, and so the same answer, on every rank
+            self.faults_in_a_row = 0
+            self.optimizer_g.step()
+            if self.ema_decay > 0:
+                self.model_ema(decay=self.ema_decay)
+        else:
+            self.skip_step(current_iter)
+        if self.faults:
+            self.log_dict["skipped_steps"] = self.faults
+
+    def backward(self) -> dict[str, Tensor]:
+        """Gradients of the batch's loss, worked on in ``accumulation_steps`` parts; what the loss is made of."""
+        totals: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        parts = list(zip(self.gt.chunk(self.accumulation_steps), self.lq.chunk(self.accumulation_steps), strict=True))
+        for number, (gt, lq) in enumerate(parts, start=1):
+            is_last = number == len(parts)
+            # The ranks' gradients are summed once, with the last part's.
+            with nullcontext() if is_last or not self.opt["dist"] else self.net_g.no_sync():  # type: ignore[operator]
+                terms = self.net_g(gt, lq, terms=True, with_image=bool(self.cri_pix or self.cri_perceptual))
+                image_losses = self.image_losses(terms.image, gt)
+                loss = self.cri_nll(terms.nll).mean() + sum(image_losses.values())
+                (loss / len(parts)).backward()
+            losses = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
+            for name, value in {**losses, **image_losses}.items():
+                totals[name] = totals[name] + value.detach() / len(parts)
+        return dict(totals)
+
+    def settle_sums(self) -> None:
+        """Let DDP settle the order in which it sums gradients, which it does after its first backward pass.
+
+        Other orders round differently: without this a resumed run of three or more processes would differ in last bits.
+        """
+        with torch.random.fork_rng():
+            self.backward()
+        self.sums_settled = True
+
+    def skip_step(self, current_iter: int) -> None:
+        """Leave everything as it was before a batch whose loss or gradient is not finite; stop if that goes on.
+
+        Raises:
+            TrainingError: after ``max_skipped_steps`` in a row. The batch and the weights are saved to look at.
+        """
+        self.faults += 1
+        self.faults_in_a_row += 1
+        files = [name for names in gather(self.files) for name in names]
+        broken = ", ".join(f"{name} {value}" for name, value in self.log_dict.items() if not math.isfinite(value))
+        get_root_logger().warning(
+            f"Iteration {current_iter}: {broken}; the step is skipped ({self.faults_in_a_row} in a row, "
+            f"{self.faults} in all). The batch: {', '.join(files)}"
+        )
+        if self.faults_in_a_row < self.max_skipped_steps:
+            return
+        batches = gather((self.gt.cpu(), self.lq.cpu()))
+        path = Path(self.opt["path"]["experiments_root"]) / f"fault_{current_iter}.pth"
+        if self.opt["rank"] == 0:
+            gt, lq = (torch.cat(images) for images in zip(*batches, strict=True))
+            params = self.get_bare_model(self.net_g).state_dict()
+            batch = {"files": files, "gt": gt, "lq": lq}
+            save_atomically({"iter": current_iter, **batch, "log": dict(self.log_dict), "params": params}, path)
+        raise TrainingError(
+            f"loss or gradient not finite in {self.faults_in_a_row} iterations in a row, up to {current_iter} "
+            f"({broken}); the last batch and the weights are in {path}. Go on from a checkpoint with a lower "
+            "train.optim_g.lr or train.grad_clip, or leave the images out that the log names"
+        )
+
+    def image_losses(self, image: Tensor | None, gt: Tensor) -> dict[str, Tensor]:
         """The losses of the tau = 0 image (B, 3, H, W) that the option file asks for, under SRModel's names."""
         losses = {}
         if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(image, self.gt)
+            losses["l_pix"] = self.cri_pix(image, gt)
         if self.cri_perceptual:
-            losses["l_percep"], losses["l_style"] = self.cri_perceptual(image, self.gt)
+            losses["l_percep"], losses["l_style"] = self.cri_perceptual(image, gt)
         return {name: loss for name, loss in losses.items() if loss is not None}
 
     def initialize_actnorms(self) -> None:
-        """Fit the ActNorms to the first batch: on rank 0, for all ranks."""
+        """Fit the ActNorms to the first batch, that of all ranks together."""
         net = self.get_bare_model(self.net_g)
-        net.initialize(self.gt, self.lq)
+        net.initialize(self.gt, self.lq, mean_over_ranks)
         self.actnorms_initialized = True
-        if self.opt["dist"]:
-            for tensor in net.state_dict().values():
-                torch.distributed.broadcast(tensor, 0)
         if self.ema_decay > 0:
             self._restart_ema()
         with torch.no_grad():
-            nll = net(self.gt, self.lq).mean().item()
+            nll = mean_over_ranks(net(self.gt, self.lq).mean()).item()
         get_root_logger().info(f"ActNorm layers are initialised from the first batch: l_nll is {nll:.4f} now.")
 
     def unfreeze_encoder(self) -> None:
@@ -174,6 +254,10 @@ class SRFlowModel(SRModel):
         self.net_g = self.model_to_device(self.get_bare_model(self.net_g))
         get_root_logger().info(f"The encoder trains from here on (freeze_encoder_iters: {self.freeze_encoder_iters}).")
 
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        super().resume_training(resume_state)
+        self.faults = resume_state.get("skipped_steps", 0)
+
     def _restart_ema(self) -> None:
         self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
 
@@ -181,11 +265,12 @@ class SRFlowModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
+        self.files = list(data.get("gt_path", data.get("lq_path", [])))
         if "gt" not in data and hasattr(self, "gt"):
             del self.gt  # the one of the image before
 
     def test(self, temperature: float | None = None) -> None:
-        """Sample ``self.lq``: ``self.output`` is (num_samples * B, 3, H, W).
+        """Sample ``self.lq``: ``self.output`` is (num_samples * B, 3, H, W), of which ``self.exploded`` exploded.
 
         The temperature is the option file's first one unless given; at 0 there is one sample, since all are equal.
         """
@@ -196,61 +281,94 @@ class SRFlowModel(SRModel):
         was_training = net.training
         net.eval()
         num_samples = val_opt.get("num_samples", 1) if temperature > 0 else 1
-        samples = net.sample(self.lq, temperature, num_samples, val_opt.get("seed", 0), val_opt.get("tile"))
-        self.output = samples.flatten(0, 1)
+        arguments = (self.lq, temperature, num_samples, val_opt.get("seed", 0), val_opt.get("tile"))
+        self.output = net.sample(*arguments).flatten(0, 1)
+        self.exploded = int(exploded(self.output).flatten(1).any(1).sum())
+        if self.exploded and val_opt.get("resample") is not None:
+            self.output = net.sample(*arguments, resample=val_opt["resample"]).flatten(0, 1)
         net.train(was_training)
 
     def nondist_validation(
         self, dataloader: DataLoader, current_iter: int | str, tb_logger: Any, save_img: bool
     ) -> None:
-        """Sample every image at every temperature; log metrics, save images and grids, named as SRModel does."""
+        """Sample every image at every temperature; log metrics, save images and grids, named as SRModel does.
+
+        Each rank works on its share of the images; the metrics are means over all, the same for any number of ranks.
+        """
         dataset_name = dataloader.dataset.opt["name"]  # type: ignore[attr-defined]
-        logger = get_root_logger()
         if self.is_train:  # BasicSR's loop has counted past the end when it validates for the last time
             current_iter = min(int(current_iter), self.opt["train"]["total_iter"])
+        shares = gather_work(lambda: self._measure_share(dataloader, current_iter, save_img))
+        images = sorted((image for share in shares for image in share), key=lambda image: image.number)
         totals: defaultdict[str, float] = defaultdict(float)
-        for index, data in enumerate(tqdm(dataloader, unit="image", disable=not self.opt["val"].get("pbar", False))):
+        for image in images:
+            for key, value in image.values.items():
+                totals[key] += value
+            if tb_logger and image.grid is not None:
+                rgb = np.ascontiguousarray(image.grid[..., ::-1])
+                tb_logger.add_image(f"{dataset_name}/{image.name}", rgb, current_iter, dataformats="HWC")
+
+        if tb_logger:
+            for count in ("nonfinite", "exploded"):
+                tb_logger.add_scalar(f"metrics/{dataset_name}/{count}", totals[count], current_iter)
+        if totals["exploded"]:
+            get_root_logger().warning(
+                f"{dataset_name}: {totals['exploded']:g} of {totals['samples']:g} samples exploded, "
+                f"{totals['nonfinite']:g} values are not finite. Lower val.temperature, or set val.resample."
+            )
+        if self.opt["val"].get("metrics"):
+            self._initialize_best_metric_results(dataset_name)
+            self.metric_results = {name: totals[name] / len(images) for name in self.opt["val"]["metrics"]}
+            for metric, value in self.metric_results.items():
+                self._update_best_metric_result(dataset_name, metric, value, current_iter)
+            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+
+    dist_validation = nondist_validation
+
+    def _measure_share(self, dataloader: DataLoader, current_iter: int | str, save_img: bool) -> list[MeasuredImage]:
+        """This rank's images of a validation."""
+        dataset = dataloader.dataset
+        dataset_name = dataset.opt["name"]  # type: ignore[attr-defined]
+        indices = own_share(len(dataset))  # type: ignore[arg-type]
+        bar = tqdm(
+            DataLoader(Subset(dataset, indices), batch_size=1),
+            unit="image",
+            disable=not self.opt["val"].get("pbar", False) or self.opt["rank"] != 0,
+        )
+        measured = []
+        for index, data in zip(indices, bar, strict=True):
             name = Path(data["lq_path"][0]).stem
+            for note in filter(None, data.get("note", [])):
+                get_root_logger().info(note)
             self.feed_data(data)
             gt = tensor2img(self.gt) if "gt" in data else None
+            values: defaultdict[str, float] = defaultdict(float)
             pictures: dict[str, list[np.ndarray]] = {}
             for variant in self.val_variants:
                 self._run(variant)
-                nonfinite = self.output.numel() - int(self.output.isfinite().sum())
-                if nonfinite:
-                    logger.warning(f"{dataset_name}/{name}{variant.suffix}: {nonfinite} values are not finite.")
-                totals["nonfinite"] += nonfinite
+                values["samples"] += len(self.output)
+                values["nonfinite"] += self.output.numel() - int(self.output.isfinite().sum())
+                values["exploded"] += self.exploded
                 pictures[variant.suffix] = [tensor2img(image) for image in self.output]
                 for metric, metric_opt in variant.metrics.items():
-                    values = [_metric(picture, gt, metric_opt) for picture in pictures[variant.suffix]]
-                    totals[metric] += float(np.mean(values))
+                    of_samples = [_metric(picture, gt, metric_opt) for picture in pictures[variant.suffix]]
+                    values[metric] = float(np.mean(of_samples))
 
-            grid_to_board = tb_logger is not None and index < GRIDS_PER_DATASET
             if save_img:
                 for suffix, samples in pictures.items():
                     for number, picture in enumerate(samples):
                         sample_suffix = f"_{number}" if len(samples) > 1 else ""
                         imwrite(picture, self._picture_path(dataset_name, name, current_iter, suffix + sample_suffix))
-            if save_img or grid_to_board:
-                grid = self._grid(pictures, gt)
-                if save_img:
-                    imwrite(grid, self._picture_path(dataset_name, name, current_iter, "_grid"))
-                if grid_to_board:
-                    rgb = np.ascontiguousarray(grid[..., ::-1])
-                    tb_logger.add_image(f"{dataset_name}/{name}", rgb, current_iter, dataformats="HWC")
-
-        if tb_logger:
-            tb_logger.add_scalar(f"metrics/{dataset_name}/nonfinite", totals["nonfinite"], current_iter)
-        if self.opt["val"].get("metrics"):
-            self._initialize_best_metric_results(dataset_name)
-            self.metric_results = {name: totals[name] / len(dataloader) for name in self.opt["val"]["metrics"]}
-            for metric, value in self.metric_results.items():
-                self._update_best_metric_result(dataset_name, metric, value, current_iter)
-            self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
+            grid_to_board = self.is_train and self.opt["logger"]["use_tb_logger"] and index < GRIDS_PER_DATASET
+            grid = self._grid(pictures, gt) if save_img or grid_to_board else None
+            if save_img:
+                imwrite(grid, self._picture_path(dataset_name, name, current_iter, "_grid"))
+            measured.append(MeasuredImage(index, name, values, grid if grid_to_board else None))
+        return measured
 
     def _run(self, variant: ValVariant) -> None:
         if variant.temperature is None:
-            self.output = bicubic_upscale(self.lq, self.get_bare_model(self.net_g).scale)
+            self.output, self.exploded = bicubic_upscale(self.lq, self.get_bare_model(self.net_g).scale), 0
         else:
             self.test(variant.temperature)
 
@@ -275,6 +393,15 @@ class SRFlowModel(SRModel):
             return str(folder / name / f"{name}_{current_iter}{suffix}.png")
         label = self.opt["val"].get("suffix") or self.opt["name"]
         return str(folder / dataset_name / f"{name}_{label}{suffix}.png")
+
+
+class MeasuredImage(NamedTuple):
+    """What a validation found out about one image."""
+
+    number: int  # in its data set
+    name: str
+    values: dict[str, float]  # metrics and counts
+    grid: np.ndarray | None
 
 
 class ValVariant(NamedTuple):

@@ -1,0 +1,60 @@
+"""Samples that explode: far from what a network has learnt, the inverse of its affine layers magnifies without end.
+
+It happens in places, a few pixels wide at first. There the latents are drawn again at a lower temperature; the rest of
+the sample stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
+REACH = 4  # LR pixels around an exploded one that are drawn again
+MAX_TRIES = 12
+
+
+def exploded(images: Tensor) -> Tensor:
+    """Where images (..., 3, H, W) are not finite or far outside [0, 1]: bool (..., H, W)."""
+    return ~((images > -LIMIT) & (images < 1 + LIMIT)).all(dim=-3)
+
+
+def resample_exploded(
+    decode: Callable[[Sequence[Tensor], Tensor], Tensor],
+    latents: Sequence[Tensor],
+    images: Tensor,
+    lq: Tensor,
+    scale: int,
+    factor: float,
+) -> Tensor:
+    """``images`` = decode(latents, lq), where none explodes.
+
+    Around exploded places the latents are multiplied by ``factor``, a lower temperature, and decoded again, as often as
+    it takes; the last time they are set to 0.
+
+    Args:
+        decode: of some of the images.
+        latents: finest first, each (B, C, H, W).
+        images: (B, 3, scale*h, scale*w).
+        lq: (b, 3, h, w), each for B / b images in turn.
+        scale, factor: of the network; between 0 and 1.
+
+    Returns:
+        (B, 3, scale*h, scale*w); exploded only where tau = 0 does.
+    """
+    images, latents = images.clone(), list(latents)
+    for attempt in range(1, MAX_TRIES + 1):
+        where = exploded(images)
+        broken = where.flatten(1).any(1).nonzero().squeeze(1)
+        if not len(broken):
+            break
+        around = F.max_pool2d(where[broken, None].to(images.dtype), scale)
+        around = F.max_pool2d(around, 2 * REACH + 1, stride=1, padding=REACH)
+        loss = 1 - factor if attempt < MAX_TRIES else 1.0
+        for level, latent in enumerate(latents):
+            calmer = latent[broken] * (1 - loss * F.adaptive_max_pool2d(around, latent.shape[2:]))
+            latents[level] = latent.index_copy(0, broken, calmer)
+        images[broken] = decode([latent[broken] for latent in latents], lq[broken % len(lq)])
+    return images
