@@ -6,8 +6,11 @@ reads it, with any number of processes and workers, before and after a resume.
 
 from __future__ import annotations
 
+import json
+import os
 import random
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import lmdb
@@ -67,7 +70,7 @@ class CheckedImages(Dataset[Sample]):
         except UserError as error:
             raise BadImageError(str(error)) from None
         except Exception as error:
-            raise BadImageError(self._diagnosis(error) or f"{self.opt['name']}, image {index}: {error!r}") from error
+            raise BadImageError(self._diagnosis(index, error)) from error
         return {**sample, "note": "; ".join(self.files.notes)}
 
     def _check_sizes(self, sample: Sample) -> None:
@@ -76,9 +79,12 @@ class CheckedImages(Dataset[Sample]):
             if (gt[-2], gt[-1]) != (self.opt["scale"] * lq[-2], self.opt["scale"] * lq[-1]):
                 raise UserError(self._mismatch(gt[-2:], lq[-2:]) or "gt and lq of different sizes")
 
-    def _diagnosis(self, error: Exception) -> str:
+    def _diagnosis(self, index: int, error: Exception) -> str:
         """What is wrong with the files read last, as far as they tell."""
-        sizes = [decode_image(data, name).shape[:2] for name, data in self.files.read.items()]
+        try:
+            sizes = [decode_image(data, name).shape[:2] for name, data in self.files.read.items()]
+        except UserError as of_one:
+            return str(of_one)
         if len(sizes) == 2:
             gt, lq = sizes
             scale = self.opt.get("scale", 1)
@@ -87,7 +93,8 @@ class CheckedImages(Dataset[Sample]):
             if min(gt) < self.opt.get("gt_size", 0):
                 name = next(iter(self.files.read))
                 return f"{name} is {gt[0]}x{gt[1]}, smaller than gt_size {self.opt['gt_size']}; leave it out"
-        return f"{', '.join(self.files.read)}: {error}" if self.files.read else ""
+        names = ", ".join(self.files.read) or f"{self.opt['name']}, image {index}"
+        return f"{names}: {error!r}"
 
     def _mismatch(self, gt: Sequence[int], lq: Sequence[int]) -> str:
         names = list(self.files.read)
@@ -109,7 +116,6 @@ class CheckedFiles:
 
     def __init__(self, backend: dict[str, Any]) -> None:
         self.backend = backend
-        self.client: FileClient | None = None  # made by the process that reads
         self.read: dict[str, bytes] = {}
         self.notes: list[str] = []
 
@@ -119,10 +125,7 @@ class CheckedFiles:
             folders, keys = ([value] if isinstance(value, str) else value for value in self._lmdbs())
             name = f"{dict(zip(keys, folders, strict=True))[client_key]}: {path}"
         try:
-            if self.client is None:
-                arguments = {key: value for key, value in self.backend.items() if key != "type"}
-                self.client = FileClient(self.backend["type"], **arguments)
-            data = self.client.get(path, client_key)
+            data = _client(os.getpid(), json.dumps(self.backend)).get(path, client_key)
         except (OSError, lmdb.Error) as error:
             raise UserError(f"{name} cannot be read: {error}") from None
         if data is None:
@@ -135,6 +138,13 @@ class CheckedFiles:
 
     def _lmdbs(self) -> tuple[Any, Any]:
         return self.backend["db_paths"], self.backend.get("client_keys", "default")
+
+
+@cache
+def _client(process: int, backend: str) -> FileClient:
+    """One for each process, since LMDB environments are neither opened twice in one nor shared by two."""
+    arguments: dict[str, Any] = json.loads(backend)
+    return FileClient(arguments.pop("type"), **arguments)
 
 
 class Draws(Dataset[Sample]):

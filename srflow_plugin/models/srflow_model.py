@@ -112,7 +112,7 @@ class SRFlowModel(SRModel):
             net,
             device_ids=None if self.device.type == "cpu" else [torch.cuda.current_device()],
             find_unused_parameters=self.opt.get("find_unused_parameters", False),
-            **{sync_buffers: False},
+            **{sync_buffers: False},  # type: ignore[arg-type]
         )
 
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
