@@ -160,7 +160,9 @@ def check_encoder_fit(weights: Weights, encoder: RRDBEncoder, name: str) -> Weig
 def _flat(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
     present = [key for key in (param_key, "params_ema", "params") if key in state]
     flat = state[present[0]] if present else state
-    if not isinstance(flat, Mapping) or not all(isinstance(value, Tensor) for value in flat.values()):
+    if not isinstance(flat, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
+    ):
         raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
     return {key.removeprefix("module."): value for key, value in flat.items()}
 

@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 from srflow_plugin.data.loading import CheckedImages, Draws, global_batch_size, seed_everything, training_batches
 from srflow_plugin.distributed import any_rank
 from srflow_plugin.errors import UserError
-from srflow_plugin.training_state import Checkpoints, read_state
+from srflow_plugin.training_state import Checkpoints, read_state, resume
 
 Options = dict[str, Any]
 NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
@@ -65,8 +65,7 @@ def train_pipeline(opt: Options, opt_file: str) -> int:
     batch_size = global_batch_size(opt)
     progress = {"samples": current_iter * batch_size, "manual_seed": opt["manual_seed"]}
     if state:
-        model.resume_training(state)
-        model.best_metric_results = state.get("best_metric_results", {})
+        resume(model, state, Path(opt["path"]["resume_state"]))
         progress["samples"] = state.get("samples", progress["samples"])
     model.progress = progress  # for the checkpoints
     dataset_opt = opt["datasets"]["train"]

@@ -17,6 +17,17 @@ from srflow_plugin.distributed import gather
 from srflow_plugin.errors import TrainingError, UserError
 from srflow_plugin.files import save_atomically
 
+STATE_KEYS = {  # type, and whether BasicSR's own states have it
+    "epoch": (int, True),
+    "iter": (int, True),
+    "optimizers": (list, True),
+    "schedulers": (list, True),
+    "samples": (int, False),
+    "manual_seed": (int, False),
+    "best_metric_results": (dict, False),
+    "skipped_steps": (int, False),
+}
+
 
 def save_network(model: BaseModel, net: Any, net_label: str, current_iter: Any, param_key: Any = "params") -> None:
     """BaseModel's, written atomically. BasicSR's own can leave half a file, and goes on as if it had been written."""
@@ -129,10 +140,21 @@ def read_state(path: Path) -> dict[str, Any]:
         state = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"path.resume_state: {error}") from None
-    for key in ("epoch", "iter", "optimizers", "schedulers"):
-        if key not in state:
-            raise UserError(f"path.resume_state: {path} is not a training state: {key} is missing")
+    for key, (kind, is_required) in STATE_KEYS.items():
+        value = state.get(key)
+        is_right = isinstance(value, kind) and not (kind is int and value < 0)  # type: ignore[operator]
+        if not is_right and (is_required or key in state):
+            raise UserError(f"path.resume_state: {path} is not a training state: {key} is {value!r:.40}")
     return state
+
+
+def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
+    """Give optimisers, schedules and best metrics back to a model."""
+    try:
+        model.resume_training(state)
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"path.resume_state: {path} is not of this model and its options: {error}") from error
+    model.best_metric_results = state.get("best_metric_results", {})
 
 
 def _state_files(folder: Path) -> list[Path]:

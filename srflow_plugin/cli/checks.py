@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import mmap
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
+import lmdb
+import numpy as np
 import torch
+from basicsr.metrics import calculate_metric
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
@@ -27,7 +32,9 @@ from basicsr.utils.registry import (
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints import check_encoder_fit, check_fit, encoder_weights, network_weights, read_checkpoint
+from srflow_plugin.data.loading import close_files
 from srflow_plugin.errors import UserError
+from srflow_plugin.models.srflow_model import make_val_variants
 
 Section = dict[str, Any]
 
@@ -120,6 +127,23 @@ PAIRED_DATASET_KEYS: Mapping[str, Any] = {
     "persistent_workers": bool,
     "skip_bad_images": bool,
 }
+AT_LEAST: Mapping[str, float] = {
+    "manual_seed": 0,
+    "datasets.train.gt_size": 1,
+    "datasets.train.batch_size_per_gpu": 1,
+    "datasets.train.num_worker_per_gpu": 0,
+    "datasets.train.dataset_enlarge_ratio": 1,
+    "train.total_iter": 1,
+    "train.freeze_encoder_iters": 0,
+    "train.accumulation_steps": 1,
+    "train.max_skipped_steps": 1,
+    "val.val_freq": 1,
+    "val.num_samples": 1,
+    "val.tile": 1,
+    "logger.print_freq": 1,
+    "logger.save_checkpoint_freq": 1,
+    "logger.keep_last": 1,
+}
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
@@ -137,8 +161,6 @@ def check_options(opt: Section, is_train: bool) -> None:
     network = _registered_section("network_g", opt["network_g"], ARCH_REGISTRY)
     if network is SRFlowNet:
         _build(opt)
-    if (opt.get("manual_seed") or 0) < 0:
-        raise UserError(f"manual_seed: {opt['manual_seed']} must be 0 or more")
     _check_names(opt)
     if isinstance(opt["num_gpu"], int) and opt["num_gpu"] > torch.cuda.device_count():
         raise UserError(f"num_gpu: {opt['num_gpu']} but this machine has {torch.cuda.device_count()}; use auto")
@@ -151,10 +173,30 @@ def check_options(opt: Section, is_train: bool) -> None:
         _check_dataset(f"datasets.{phase}", dataset, is_train)
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
         _registered_section(f"val.metrics.{name}", metric, METRIC_REGISTRY, given=("img", "img2", "better"))
+        _try_metric(f"val.metrics.{name}", metric)
     if is_train:
         _check_training(opt)
+    _check_least(opt)
     if model_type == "SRFlowModel":
         _check_srflow(opt, is_train)
+
+
+def _try_metric(where: str, metric: Section) -> None:
+    """Metrics say nothing about the types of their options: better now than after the first hours of training."""
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    try:
+        calculate_metric({"img": image, "img2": image[::-1]}, metric)
+    except Exception as error:
+        raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
+
+
+def _check_least(opt: Section) -> None:
+    for where, least in AT_LEAST.items():
+        value: Any = opt
+        for key in where.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float) and not value >= least:
+            raise UserError(f"{where}: {value} must be {least} or more")
 
 
 def _check_names(opt: Section) -> None:
@@ -217,7 +259,7 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
             raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
         steps = opt["train"].get("accumulation_steps", 1)
-        if isinstance(dataset.get("batch_size_per_gpu"), int) and (steps < 1 or dataset["batch_size_per_gpu"] % steps):
+        if isinstance(dataset.get("batch_size_per_gpu"), int) and dataset["batch_size_per_gpu"] % steps:
             raise UserError(
                 f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "
                 f"{dataset['batch_size_per_gpu']}"
@@ -229,15 +271,15 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
     elif not opt["path"].get("pretrain_network_g"):
         raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
     val_opt = opt.get("val") or {}
+    best = opt["logger"].get("keep_best") if is_train else None
+    if best is not None:
+        metrics = [name for variant in make_val_variants(val_opt) for name in variant.metrics]
+        _known("logger.keep_best", best, metrics)
     temperature = val_opt.get("temperature", 0)
     if min(temperature if isinstance(temperature, list) else [temperature], default=-1) < 0:
         raise UserError(f"val.temperature: {temperature} must be 0 or more, one number or a list")
-    if val_opt.get("num_samples", 1) < 1:
-        raise UserError(f"val.num_samples: {val_opt['num_samples']} must be 1 or more")
     if not 0 <= (val_opt.get("resample") or 0) < 1:
         raise UserError(f"val.resample: {val_opt['resample']} must be from 0 to below 1")
-    if isinstance(val_opt.get("tile"), int) and val_opt["tile"] < 1:
-        raise UserError(f"val.tile: {val_opt['tile']} must be 1 or more, or auto")
 
 
 def _check_dataset(where: str, dataset: Section, is_train: bool) -> None:
@@ -303,24 +345,58 @@ def check_data(opt: Section) -> None:
                 )
             if not is_lmdb and not any(path.iterdir()):
                 raise UserError(f"{where}: {path} is empty")
-        if phase == "train" and is_lmdb:
-            _check_lmdb_sizes(dataset)
+        if is_lmdb:
+            _check_lmdbs(f"datasets.{phase}", dataset)
 
 
-def _check_lmdb_sizes(dataset: Section) -> None:
-    lines = (Path(dataset["dataroot_gt"]) / "meta_info.txt").read_text().splitlines()
-    images = len(lines) * dataset.get("dataset_enlarge_ratio", 1)
+def _check_lmdbs(where: str, dataset: Section) -> None:
+    gts, lqs = (_lmdb_sizes(f"{where}.{key}", Path(dataset[key])) for key in ("dataroot_gt", "dataroot_lq"))
+    for one, other in ((gts, lqs), (lqs, gts)):
+        key = next((key for key in one if key not in other), None)
+        if key is not None:
+            missing = dataset["dataroot_lq" if one is gts else "dataroot_gt"]
+            raise UserError(f"{where}: {missing} has no image {key}; make the pair again with `srflow prepare`")
+    if dataset["phase"] != "train":
+        return
+    images = len(gts) * dataset.get("dataset_enlarge_ratio", 1)
     if images < dataset["batch_size_per_gpu"]:
         raise UserError(
-            f"datasets.train: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
+            f"{where}: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
             "raise dataset_enlarge_ratio or lower batch_size_per_gpu"
         )
-    for line in lines:
-        name, shape = line.split(" ")[:2]
-        if min(int(size) for size in shape.strip("()").split(",")[:2]) < dataset["gt_size"]:
-            raise UserError(
-                f"datasets.train: {name} is {shape}, smaller than gt_size {dataset['gt_size']}; leave it out"
-            )
+    for key, (height, width) in gts.items():
+        if min(height, width) < dataset["gt_size"]:
+            size = f"{height}x{width}, smaller than gt_size {dataset['gt_size']}"
+            raise UserError(f"{where}: {key} is {size}; leave it out")
+
+
+def _lmdb_sizes(where: str, folder: Path) -> dict[str, tuple[int, int]]:
+    """Height and width of every image by its key, as meta_info.txt lists them; the LMDB itself is whole."""
+    again = "make it again with `srflow prepare`"
+    sizes = {}
+    for number, line in enumerate((folder / "meta_info.txt").read_bytes().splitlines(), start=1):
+        match = re.fullmatch(rb"([^.]+)\.\S+ \((\d+),(\d+),\d+\)( \d+)?", line)
+        if not match:
+            raise UserError(f"{where}: {folder}/meta_info.txt: line {number} is {line!r:.60}; {again}")
+        sizes[match[1].decode("ascii", "replace")] = int(match[2]), int(match[3])
+    if not sizes:
+        raise UserError(f"{where}: {folder}/meta_info.txt is empty; {again}")
+    try:
+        size = (folder / "data.mdb").stat().st_size
+        if size < 2 * mmap.PAGESIZE:
+            raise lmdb.Error("truncated")
+        close_files()  # which an earlier run of this process may have left open
+        with lmdb.open(str(folder), readonly=True, lock=False) as database:
+            stat, info = database.stat(), database.info()
+            # Reading beyond the end of the file would end this process with a bus error.
+            if size < stat["psize"] * (info["last_pgno"] + 1):
+                raise lmdb.Error("truncated")
+    except (OSError, lmdb.Error) as error:
+        raise UserError(f"{where}: {folder}/data.mdb cannot be read: {error}; {again}") from None
+    if stat["entries"] < len(sizes):
+        held = f"meta_info.txt lists {len(sizes)} images, the LMDB has {stat['entries']}"
+        raise UserError(f"{where}: {folder}: {held}; {again}")
+    return sizes
 
 
 # -- keys and types ----------------------------------------------------------------------------------------------------
@@ -433,5 +509,5 @@ def _build(opt: Section) -> SRFlowNet:
     try:
         with torch.device("meta"):
             return SRFlowNet(**arguments)
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"network_g: {error}") from None

@@ -140,6 +140,11 @@ class CheckedFiles:
         return self.backend["db_paths"], self.backend.get("client_keys", "default")
 
 
+def close_files() -> None:
+    """Close what this process has open; who needs it opens it again."""
+    _client.cache_clear()
+
+
 @cache
 def _client(process: int, backend: str) -> FileClient:
     """One for each process, since LMDB environments are neither opened twice in one nor shared by two."""
@@ -193,6 +198,7 @@ def training_batches(draws: Draws, opt: dict[str, Any], first: int, iterations: 
         "num_workers": num_workers,
         "pin_memory": dataset_opt.get("pin_memory", False),
     }
+    close_files()  # or the workers, forked from this process, could not open them
     loader = DataLoader(draws, **arguments)
     if dataset_opt.get("prefetch_mode") == "cuda":
         return iter(CUDAPrefetcher(loader, opt).next, None)

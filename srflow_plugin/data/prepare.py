@@ -98,10 +98,10 @@ def write_lmdb_pair(
                 count += 1
         hr_maker.close()
         lr_maker.close()
-        sys.stderr.write("\n")
         for final, written in unfinished.items():
             written.rename(final)
     finally:
+        sys.stderr.write("\n")  # after the bar
         for lmdb in unfinished.values():
             shutil.rmtree(lmdb, ignore_errors=True)
     return count
