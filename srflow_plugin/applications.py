@@ -61,6 +61,7 @@ def sample_std(
     seed: int | None = None,
     tile: int | Literal["auto"] | None = None,
     progress: bool = False,
+    resample: float | None = None,
 ) -> Tensor:
     """Where samples differ: (B, scale*h, scale*w), the standard deviation over samples in grey levels of 255.
 
@@ -69,7 +70,7 @@ def sample_std(
     """
     if num_samples < 2:
         raise UserError(f"num_samples must be 2 or more to have a standard deviation, not {num_samples}")
-    samples = net.sample(lq, temperature, num_samples, seed, tile, progress)
+    samples = net.sample(lq, temperature, num_samples, seed, tile, progress, resample)
     return 255 * samples.clamp(0, 1).std(0, correction=0).mean(1)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import pytest
 import torch
 import yaml
@@ -88,8 +90,79 @@ def test_two_processes_train(workplace: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_thread_each", "workplace")
-def test_two_processes_agree() -> None:
-    torchrun(Path(__file__).with_name("ranks_agree.py"))
+def test_two_processes_agree_and_take_the_steps_of_one() -> None:
+    script = Path(__file__).with_name("ranks_agree.py")
+    run(sys.executable, script, "10", "one.pt")
+    torchrun(script, "10", "two.pt")
+    torchrun(script, "10", "parts.pt", "2")
+    one, *others = (torch.load(f"{name}.pt", weights_only=True) for name in ("one", "two", "parts"))
+    for other in others:
+        for key, value in one["weights"].items():
+            assert (value.double() - other["weights"][key].double()).abs().max() < 1e-9, key
+        for step, other_step in zip(one["log"], other["log"], strict=True):
+            assert other_step == pytest.approx(step, abs=1e-9)
+
+
+TEST_SET = """
+name: NAME
+model_type: SRFlowModel
+scale: 4
+num_gpu: 0
+datasets:
+  test_1:
+    name: three
+    type: PairedImageDataset
+    dataroot_gt: data/train_HR.lmdb
+    dataroot_lq: data/train_LRx4.lmdb
+    io_backend: {type: lmdb}
+path: {pretrain_network_g: net.pth}
+val:
+  save_img: true
+  temperature: [0, 0.8]
+  num_samples: 2
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 4}
+"""
+
+
+@pytest.mark.usefixtures("one_thread_each")
+def test_the_table_is_the_same_for_any_number_of_processes(workplace: Path) -> None:
+    network = yaml.safe_load(Path("tiny.yml").read_text())["network_g"]
+    weights = SRFlowNet(**{key: value for key, value in network.items() if key != "type"}).state_dict()
+    torch.save({"params": weights}, "net.pth")
+    tables, pictures = [], []
+    for name in ("one", "two"):
+        Path("test.yml").write_text(TEST_SET.replace("NAME", name) + yaml.safe_dump({"network_g": network}))
+        command = ["-m", "srflow_plugin", "test", "-opt", "test.yml"]
+        output = run(sys.executable, *command) if name == "one" else torchrun(*command)
+        tables.append([line.split("Best")[0] for line in output.splitlines() if "# psnr" in line])
+        folder = workplace / "results" / name / "visualization" / "three"
+        pictures.append({path.name.replace(name, ""): path.read_bytes() for path in folder.iterdir()})
+    assert len(tables[0]) == 2 and tables[0] == tables[1]
+    assert len(pictures[0]) == 3 * 4 and pictures[0] == pictures[1]
+
+    with lmdb.open("data/train_LRx4.lmdb") as database, database.begin(write=True) as transaction:
+        transaction.put(b"1", b"broken")  # the second process finds it, and all stop
+    output = run(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", *command, code=1)
+    assert output.count("error: data/train_LRx4.lmdb: 1 is not a readable image") == 2
+
+
+@pytest.mark.usefixtures("one_thread_each")
+def test_slurm_starts_the_processes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = workplace / "scontrol"  # stands in for Slurm's
+    scontrol.write_text("#!/bin/sh\n[ \"$*\" = 'show hostnames two[1-2]' ] && echo localhost && echo elsewhere\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workplace}:{os.environ['PATH']}")
+    monkeypatch.setenv("MASTER_PORT", str(29500 + os.getpid() % 1000))
+    command = [sys.executable, "-m", "srflow_plugin", "train", "-opt", "tiny.yml", "--launcher", "slurm"]
+    processes = []
+    for rank in range(2):
+        task = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_NODELIST": "two[1-2]"}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, env={**os.environ, **task}, stdout=pipe, stderr=pipe, text=True))
+    outputs = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "World size (gpu number): 2" in outputs[0] and "World size" not in outputs[1]
 
 
 def test_mistakes_end_with_code_2_and_no_traceback(workplace: Path) -> None:

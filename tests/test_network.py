@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from conftest import image_pair, small_network
 
 from srflow_plugin import SRFlowNet
+from srflow_plugin.archs.explosions import exploded, resample_exploded
 from srflow_plugin.flow import ConditionalNet, bits_per_dimension, standard_normal_log_prob
 
 BEYOND_THE_PAPER: dict[str, dict[str, Any]] = {
@@ -282,3 +284,45 @@ def test_affine_scales_stay_within_their_limits(setting: dict[str, Any], raw: fl
     assert len(scales) == len(nets) == 3 * 2 * 2
     for scale in scales:
         torch.testing.assert_close(scale, torch.full_like(scale, expected), rtol=1e-4, atol=0)
+
+
+def test_only_exploded_places_are_drawn_again() -> None:
+    scale, factor = 4, 0.5
+    lq = torch.zeros(2, 3, 9, 30)
+    generator = torch.Generator().manual_seed(0)
+    latent = 0.5 * torch.rand(4, 3, 36, 120, generator=generator)
+    latent[1, 0, 20, 40] = 7.0  # 7.5 -> 4 -> ... -> 1.375
+    latent[3, 2, 0, 119] = 1e9
+    calls = []
+
+    def decode(latents: Sequence[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
+        calls.append(len(latents[0]))
+        assert len(lq) == len(latents[0])
+        return latents[0] + 0.5
+
+    images = decode([latent], lq[[0, 1, 0, 1]])
+    assert exploded(images).sum() == 2 and exploded(images)[1, 20, 40]
+    calls.clear()
+    calm = resample_exploded(decode, [latent], images, lq, scale, factor)
+    assert not exploded(calm).any()
+    assert torch.equal(calm[[0, 2]], images[[0, 2]])
+    assert calm[1, 0, 20, 40] == pytest.approx(0.5 + 7 * factor**3)
+    reach = 4 * scale
+    touched = (calm[1] != images[1]).any(0).nonzero()
+    assert touched.min(0).values.tolist() == [20 - reach, 40 - reach]
+    assert touched.max(0).values.tolist() == [35, 40 + reach + scale - 1]
+    assert calls[:3] == [2, 2, 2] and set(calls[3:]) == {1}  # 1e9 needs the last try, which is 0
+    assert calm[3, 2, 0, 119] == 0.5
+
+
+@pytest.mark.parametrize("tile", [None, 8])
+def test_a_sample_drawn_again_is_repeatable_and_finite(tile: int | None) -> None:
+    network = SRFlowNet(num_feat=6, num_grow_ch=4, num_block=2, feature_blocks=(0, 1), num_steps=2).eval()
+    _, lq = image_pair(4, 9, 17)
+    wild = network.sample(lq, 60.0, 2, seed=0, tile=tile)
+    assert exploded(wild).any()
+    calm = network.sample(lq, 60.0, 2, seed=0, tile=tile, resample=0.5)
+    assert not exploded(calm).any()
+    assert torch.equal(calm, network.sample(lq, 60.0, 2, seed=0, tile=tile, resample=0.5))
+    mild = network.sample(lq, 0.01, 2, seed=0)
+    assert torch.equal(mild, network.sample(lq, 0.01, 2, seed=0, resample=0.5))

@@ -64,7 +64,7 @@ def main() -> None:
         ]
         sys.stdout.write(
             f"{args.kills} kills, {during} of them while a checkpoint was being written, the last at iteration "
-            f"{iterations_done} of {iterations}; every file readable after each. Tensors that differ: {len(different)}\n"
+            f"{iterations_done} of {iterations}; every file readable. Tensors that differ: {len(different)}\n"
         )
         sys.exit(bool(different))
 

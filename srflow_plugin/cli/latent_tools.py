@@ -12,6 +12,7 @@ from basicsr.utils import img2tensor, tensor2img
 from torch import Tensor
 
 from srflow_plugin.applications import interpolate, nll_map, restore, sample_std, transfer_content
+from srflow_plugin.archs.explosions import exploded
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints import load_network
 from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image, write_image
@@ -133,6 +134,12 @@ def _add_std_map_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, default=10, help="default: 10")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--tile", type=int, help="side of tiles in LR pixels (default: as memory allows)")
+    parser.add_argument(
+        "--resample",
+        type=float,
+        metavar="FACTOR",
+        help="draw places where a sample explodes again at the temperature times FACTOR, e.g. 0.8",
+    )
     _add_common_arguments(parser, "map in colour, an image; .npy: the numbers, in grey levels")
 
 
@@ -140,7 +147,8 @@ def _std_map(args: argparse.Namespace) -> None:
     _check_output(args.output, (*IMAGE_SUFFIXES, ".npy"))
     net = _network(args)
     lq = _read(args.lq).to(next(net.parameters()).device)
-    values = sample_std(net, lq, args.temperature, args.num_samples, args.seed, args.tile or "auto", True)
+    arguments = args.temperature, args.num_samples, args.seed
+    values = sample_std(net, lq, *arguments, tile=args.tile or "auto", progress=True, resample=args.resample)
     _write_map(args.output, values, "grey levels")
 
 
@@ -199,9 +207,12 @@ def _pair(path: Path, lq_path: Path | None, net: SRFlowNet, like: Tensor | None 
 
 def _picture(image: Tensor) -> np.ndarray:
     """(1, 3, H, W) -> uint8 BGR, rounded."""
-    wrong = image.numel() - int(image.isfinite().sum())
-    if wrong:
-        sys.stderr.write(f"{wrong} of {image.numel()} values are not finite and become black\n")
+    where = exploded(image)
+    if where.any():
+        sys.stderr.write(
+            f"{int(where.sum())} of {where.numel()} pixels are not finite or far outside [0, 1]: the network does not "
+            "know such an image; nearer latents or a lower temperature help (docs/exploding_samples.md)\n"
+        )
     return tensor2img(image)
 
 
