@@ -266,7 +266,7 @@ def _build(build: Any, opt: Options, what: str) -> Any:
         raise
     except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{what} cannot be built: {text}") from error
+        raise UserError(f"{what} cannot be built: {text:.300}") from error
 
 
 def _make_folders(opt: Options, opt_file: str | None, is_new: bool) -> None:

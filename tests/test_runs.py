@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import image_pair
 
 # isort: split
@@ -120,6 +121,21 @@ def test_a_run_resumed_within_an_epoch_is_the_same_run(workplace: Path) -> None:
     states = [torch.load(f"experiments/{name}/training_states/6.state") for name in ("whole", "part")]
     assert states[0]["samples"] == states[1]["samples"] == 12
     assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
+
+
+def test_a_model_of_basicsr_resumes_as_well(workplace: Path) -> None:
+    opt = yaml.safe_load(Path("tiny.yml").read_text())
+    opt["model_type"] = "SRModel"
+    opt["network_g"] = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1}
+    opt["train"] = {key: opt["train"][key] for key in ("optim_g", "scheduler", "ema_decay")}
+    opt["train"]["optim_g"]["lr"] = 1e-3  # BasicSR's YAML reads 1e-3 as text
+    opt["train"]["pixel_opt"] = {"type": "L1Loss"}
+    opt["val"] = None
+    Path("tiny.yml").write_text(yaml.safe_dump(opt))
+    assert basicsr_command([*TRAIN, "name=whole", "train:total_iter=6"]) == 0
+    assert basicsr_command([*TRAIN, "name=part", "train:total_iter=4"]) == 0
+    assert basicsr_command([*TRAIN, "name=part", "train:total_iter=6", "--auto_resume"]) == 0
+    assert_same(weights("whole"), weights("part"))
 
 
 def test_best_metrics_are_remembered_and_validation_is_not_repeated(
@@ -291,6 +307,17 @@ def test_a_working_folder_that_cannot_be_written_is_named(workplace: Path, capsy
     assert stop.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert "experiments" in last and "choose a working folder that can be written" in last
+
+
+# -- everything at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [["fuzz.py", "--cases", "70", "--seed", "7"], ["torture.py", "--kills", "2"]])
+def test_what_clusters_and_users_do(script: list[str]) -> None:
+    name, *arguments = script
+    command = [sys.executable, str(Path(__file__).with_name(name)), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -290,14 +290,17 @@ def _check_dataset(where: str, dataset: Section, is_train: bool) -> None:
     phase = where.rpartition(".")[2].split("_")[0]
     if is_train and phase not in ("train", "val"):
         raise UserError(f"{where}: in training a data set is called train, val or val_<something>")
+    if "io_backend" in dataset:
+        _require(f"{where}.io_backend", dataset["io_backend"], ["type"])
+        # Not memcached, BasicSR's third: its options name a folder to import code from.
+        _known(f"{where}.io_backend.type", dataset["io_backend"]["type"], ["disk", "lmdb"])
+        _check_keys(f"{where}.io_backend", dataset["io_backend"], {"type": str, "readahead": bool})
     if dataset["type"] != "PairedImageDataset":
         return
     _require(where, dataset, ["dataroot_gt", "dataroot_lq", "io_backend"])
     _check_keys(where, dataset, PAIRED_DATASET_KEYS)
     if is_train and phase == "train":
         _require(where, dataset, ["gt_size", "use_hflip", "use_rot", "num_worker_per_gpu", "batch_size_per_gpu"])
-    _require(f"{where}.io_backend", dataset["io_backend"], ["type"])
-    _known(f"{where}.io_backend.type", dataset["io_backend"]["type"], ["disk", "lmdb", "memcached"])
 
 
 def check_weights(opt: Section) -> None:
