@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import mmap
 import re
 import types
@@ -127,22 +128,24 @@ PAIRED_DATASET_KEYS: Mapping[str, Any] = {
     "persistent_workers": bool,
     "skip_bad_images": bool,
 }
-AT_LEAST: Mapping[str, float] = {
-    "manual_seed": 0,
-    "datasets.train.gt_size": 1,
-    "datasets.train.batch_size_per_gpu": 1,
-    "datasets.train.num_worker_per_gpu": 0,
-    "datasets.train.dataset_enlarge_ratio": 1,
-    "train.total_iter": 1,
-    "train.freeze_encoder_iters": 0,
-    "train.accumulation_steps": 1,
-    "train.max_skipped_steps": 1,
-    "val.val_freq": 1,
-    "val.num_samples": 1,
-    "val.tile": 1,
-    "logger.print_freq": 1,
-    "logger.save_checkpoint_freq": 1,
-    "logger.keep_last": 1,
+RANGES: Mapping[str, tuple[float, float]] = {
+    "manual_seed": (0, math.inf),
+    "datasets.train.gt_size": (1, math.inf),
+    "datasets.train.batch_size_per_gpu": (1, math.inf),
+    "datasets.train.num_worker_per_gpu": (0, math.inf),
+    "datasets.train.dataset_enlarge_ratio": (1, math.inf),
+    "train.total_iter": (1, math.inf),
+    "train.freeze_encoder_iters": (0, math.inf),
+    "train.accumulation_steps": (1, math.inf),
+    "train.max_skipped_steps": (1, math.inf),
+    "train.ema_decay": (0, 1),
+    "train.grad_clip": (0, math.inf),
+    "val.val_freq": (1, math.inf),
+    "val.num_samples": (1, math.inf),
+    "val.tile": (1, math.inf),
+    "logger.print_freq": (1, math.inf),
+    "logger.save_checkpoint_freq": (1, math.inf),
+    "logger.keep_last": (1, math.inf),
 }
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
@@ -176,7 +179,7 @@ def check_options(opt: Section, is_train: bool) -> None:
         _try_metric(f"val.metrics.{name}", metric)
     if is_train:
         _check_training(opt)
-    _check_least(opt)
+    _check_ranges(opt)
     if model_type == "SRFlowModel":
         _check_srflow(opt, is_train)
 
@@ -190,13 +193,15 @@ def _try_metric(where: str, metric: Section) -> None:
         raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
 
 
-def _check_least(opt: Section) -> None:
-    for where, least in AT_LEAST.items():
+def _check_ranges(opt: Section) -> None:
+    for where, (low, high) in RANGES.items():
         value: Any = opt
         for key in where.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int | float) and not value >= least:
-            raise UserError(f"{where}: {value} must be {least} or more")
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise UserError(
+                f"{where}: {value} must be {low} or more" + (f", at most {high}" if high < math.inf else "")
+            )
 
 
 def _check_names(opt: Section) -> None:
