@@ -11,6 +11,9 @@ ROOT = Path(__file__).parent
 # what to do with another BasicSR: docs/install.md.
 BASICSR = "my-basicsr==1.4.2"
 
+# Imports the last two and lists neither.
+STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
+
 setup(
     name="srflow_plugin",
     version="0.1.0",
@@ -54,7 +57,8 @@ setup(
         "setuptools>=77.0.3,<81",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "types-tqdm"],
+        "stlpips": STLPIPS,
+        "test": [*STLPIPS, "pytest>=8", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from basicsr.utils.matlab_functions import imresize
 from srflow_plugin import bicubic_downscale
 from srflow_plugin.data.embedded import PHOTOGRAPHS, prepare_embedded
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
+from srflow_plugin.data.resize import differentiable_downscale
 from srflow_plugin.errors import UserError
 
 MATLAB_OUTPUTS = [
@@ -49,6 +51,21 @@ def test_downscale_agrees_with_basicsr_up_to_rounding(scale: int) -> None:
     actual = bicubic_downscale(image, scale)
     assert actual.shape == (12, 7, 3) and actual.dtype == np.uint8
     assert np.abs(actual - expected).max() < 2  # BasicSR does not round between the dimensions
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("border", ["symmetric", "replicate"])
+def test_differentiable_downscale_is_the_same_filter(scale: int, border: Any) -> None:
+    grey = np.random.default_rng(scale).integers(96, 160, (scale * 40, scale * 3), dtype=np.uint8)
+    image = cv2.GaussianBlur(grey, (5, 5), 1)  # no value is clipped, so that rounding alone is between the two
+    small = differentiable_downscale(torch.from_numpy(image)[None, None].double(), scale, border)
+    assert np.abs(small[0, 0].numpy() - bicubic_downscale(image, scale, border)).max() <= 1.2
+    assert small.shape == (1, 1, 40, 3)
+
+
+def test_differentiable_downscale_has_gradients() -> None:
+    images = torch.rand(2, 1, 8, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda images: differentiable_downscale(images, 4), images)
 
 
 def test_downscale_keeps_constants_and_grey_images() -> None:

@@ -20,7 +20,6 @@ from typing import Any, Literal, Union
 import lmdb
 import numpy as np
 import torch
-from basicsr.metrics import calculate_metric
 from basicsr.models import lr_scheduler
 from basicsr.utils.registry import (
     ARCH_REGISTRY,
@@ -35,6 +34,7 @@ from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints import check_encoder_fit, check_fit, encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.data.loading import close_files
 from srflow_plugin.errors import UserError
+from srflow_plugin.metrics.samples import Over, measure
 from srflow_plugin.models.srflow_model import make_val_variants
 
 Section = dict[str, Any]
@@ -175,7 +175,10 @@ def check_options(opt: Section, is_train: bool) -> None:
     for phase, dataset in opt["datasets"].items():
         _check_dataset(f"datasets.{phase}", dataset, is_train)
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
-        _registered_section(f"val.metrics.{name}", metric, METRIC_REGISTRY, given=("img", "img2", "better"))
+        own = ("over",) if model_type == "SRFlowModel" else ()
+        _registered_section(f"val.metrics.{name}", metric, METRIC_REGISTRY, given=("img", "img2", "lq", "better", *own))
+        if metric.get("over", "mean") not in typing.get_args(Over):
+            raise UserError(f"val.metrics.{name}.over: {metric['over']!r} is not {_describe(Over)}")
         _try_metric(f"val.metrics.{name}", metric)
     if is_train:
         _check_training(opt)
@@ -186,9 +189,9 @@ def check_options(opt: Section, is_train: bool) -> None:
 
 def _try_metric(where: str, metric: Section) -> None:
     """Metrics say nothing about the types of their options: better now than after the first hours of training."""
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)  # a multiple of every scale
     try:
-        calculate_metric({"img": image, "img2": image[::-1]}, metric)
+        measure([image, image[:, ::-1]], image[::-1], None, metric)
     except Exception as error:
         raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
+
+Border = Literal["symmetric", "replicate"]
+ROWS_AT_ONCE = 16  # output rows of one matrix product
 
 
-def bicubic_downscale(
-    image: np.ndarray, scale: int, border: Literal["symmetric", "replicate"] = "symmetric"
-) -> np.ndarray:
+def bicubic_downscale(image: np.ndarray, scale: int, border: Border = "symmetric") -> np.ndarray:
     """Downscale as MATLAB's ``imresize(image, 1/scale, "bicubic")`` does, with antialiasing.
 
     Args:
@@ -22,34 +25,76 @@ def bicubic_downscale(
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise ValueError(f"image must be uint8 (H, W) or (H, W, C), not {image.dtype} {image.shape}")
-    height, width = image.shape[:2]
-    if height % scale or width % scale or not height or not width:
-        raise ValueError(f"image of {height}x{width}: height and width must be multiples of {scale}")
-    if border not in ("symmetric", "replicate"):
-        raise ValueError(f"border must be symmetric or replicate, not {border!r}")
+    _check(image.shape[0], image.shape[1], scale, border)
     rows = _downscale_rows(image, scale, border)
     return np.ascontiguousarray(_downscale_rows(rows.swapaxes(0, 1), scale, border).swapaxes(0, 1))
 
 
+def differentiable_downscale(images: Tensor, scale: int, border: Border = "symmetric") -> Tensor:
+    """The same filter without rounding, for losses: (B, C, H, W) -> (B, C, H / scale, W / scale), any device and type.
+
+    :func:`bicubic_downscale` rounds and clips after each of the two dimensions; this does neither.
+    """
+    height, width = images.shape[2:]
+    _check(height, width, scale, border)
+    rows, columns = (
+        torch.from_numpy(_dense_weights(length, scale, border)).to(images.device, images.dtype)
+        for length in (height, width)
+    )
+    return rows @ images @ columns.T
+
+
+def _check(height: int, width: int, scale: int, border: str) -> None:
+    if height % scale or width % scale or not height or not width:
+        raise ValueError(f"image of {height}x{width}: height and width must be multiples of {scale}")
+    if border not in ("symmetric", "replicate"):
+        raise ValueError(f"border must be symmetric or replicate, not {border!r}")
+
+
 def _downscale_rows(image: np.ndarray, scale: int, border: str) -> np.ndarray:
-    """Downscale the first axis. With a whole scale every output row sees the same weights."""
+    """Downscale the first axis: many small matrix products, each of the same weights with a window of rows."""
+    first, weights = _weights(scale)
+    length = len(image) // scale
+    count = min(ROWS_AT_ONCE, length)
+    # Weights of scale 2 and 4 are such multiples of powers of 2 that float32 adds them without error.
+    exact = np.float32 if scale in (2, 4) else np.float64
+    matrix = np.zeros((count, scale * (count - 1) + len(weights)), exact)
+    for row in range(count):
+        matrix[row, scale * row : scale * row + len(weights)] = weights
+
+    below = -(-length // count) * count * scale - len(image)  # to whole windows
+    positions = np.arange(first, len(image) + below + len(weights) + first)
+    rows = image[_inside(positions, len(image), border)].reshape(len(positions), -1).astype(exact)
+    windows = np.lib.stride_tricks.sliding_window_view(rows, matrix.shape[1], axis=0)[:: scale * count]
+    total = np.matmul(matrix, windows.swapaxes(1, 2)).reshape(-1, *image.shape[1:])[:length]
+    total += 0.5  # the rest of rounding is the cut to whole numbers
+    return total.clip(0, 255, out=total).astype(np.uint8)
+
+
+def _dense_weights(length: int, scale: int, border: str) -> np.ndarray:
+    """The downscale of one dimension as a matrix (length / scale, length)."""
+    first, weights = _weights(scale)
+    matrix = np.zeros((length // scale, length))
+    for row in range(length // scale):
+        np.add.at(matrix[row], _inside(scale * row + first + np.arange(len(weights)), length, border), weights)
+    return matrix
+
+
+def _weights(scale: int) -> tuple[int, np.ndarray]:
+    """Of output row 0: its first input row, and the weights from there on. Others are as many times scale further."""
     taps = np.arange(4 * scale + 1)
-    centre = (scale - 1) / 2  # of output row 0, in input rows
+    centre = (scale - 1) / 2
     first = int(np.floor(centre - 2 * scale)) + 1
     weights = _cubic((first + taps - centre) / scale)
-    weights /= weights.sum()
-    length = len(image)
-    positions = first + taps + scale * np.arange(length // scale)[:, None]
+    return first, weights / weights.sum()
+
+
+def _inside(positions: np.ndarray, length: int, border: str) -> np.ndarray:
+    """Rows that stand in for those beyond the border."""
     if border == "replicate":
-        positions = positions.clip(0, length - 1)
-    else:
-        mirror = np.concatenate([np.arange(length), np.arange(length)[::-1]])
-        positions = mirror[positions % (2 * length)]
-    total = np.zeros((length // scale, *image.shape[1:]))
-    for weight, rows in zip(weights, positions.T, strict=True):
-        if weight:
-            total += weight * image[rows]
-    return np.floor(total + 0.5).clip(0, 255).astype(np.uint8)
+        return positions.clip(0, length - 1)
+    mirror = np.concatenate([np.arange(length), np.arange(length)[::-1]])
+    return mirror[positions % (2 * length)]
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

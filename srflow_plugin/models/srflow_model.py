@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from basicsr.archs import build_network
 from basicsr.losses import build_loss
-from basicsr.metrics import calculate_metric
 from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.registry import MODEL_REGISTRY
@@ -27,6 +26,7 @@ from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, networ
 from srflow_plugin.distributed import gather, gather_work, mean_over_ranks, own_share
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
+from srflow_plugin.metrics.samples import is_of_samples, measure
 from srflow_plugin.pictures import bicubic_upscale, comparison_grid
 
 GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
@@ -54,6 +54,8 @@ class SRFlowModel(SRModel):
         val.seed: of the samples, the same for each image. Default: 0.
         val.resample: where a sample explodes, draw that place again at the temperature times this. Default: do not.
         val.tile: side of the tiles that images are sampled in, in LR pixels, or "auto". Default: whole images.
+        val.metrics.<name>.over: how a metric of one image becomes one of several samples: "mean" (default), "best", or
+            that of their "mean_image". calculate_diversity and calculate_pixel_std take the samples as they are.
         val.bicubic: also log each metric of bicubic upscaling. Default: false.
     """
 
@@ -341,7 +343,7 @@ class SRFlowModel(SRModel):
             for note in filter(None, data.get("note", [])):
                 get_root_logger().info(note)
             self.feed_data(data)
-            gt = tensor2img(self.gt) if "gt" in data else None
+            gt, lq = tensor2img(self.gt) if "gt" in data else None, tensor2img(self.lq)
             values: defaultdict[str, float] = defaultdict(float)
             pictures: dict[str, list[np.ndarray]] = {}
             for variant in self.val_variants:
@@ -351,8 +353,7 @@ class SRFlowModel(SRModel):
                 values["exploded"] += self.exploded
                 pictures[variant.suffix] = [tensor2img(image) for image in self.output]
                 for metric, metric_opt in variant.metrics.items():
-                    of_samples = [_metric(picture, gt, metric_opt) for picture in pictures[variant.suffix]]
-                    values[metric] = float(np.mean(of_samples))
+                    values[metric] = measure(pictures[variant.suffix], gt, lq, metric_opt)
 
             if save_img:
                 for suffix, samples in pictures.items():
@@ -422,7 +423,15 @@ def make_val_variants(val_opt: dict[str, Any]) -> list[ValVariant]:
         suffixes["_bicubic"] = None
     metrics = val_opt.get("metrics") or {}
     return [
-        ValVariant(suffix, temperature, {name + suffix: metric_opt for name, metric_opt in metrics.items()})
+        ValVariant(
+            suffix,
+            temperature,
+            {
+                name + suffix: metric_opt
+                for name, metric_opt in metrics.items()
+                if temperature or not is_of_samples(metric_opt)  # without one there is a single image
+            },
+        )
         for suffix, temperature in suffixes.items()
     ]
 
@@ -430,8 +439,3 @@ def make_val_variants(val_opt: dict[str, Any]) -> list[ValVariant]:
 def _temperatures(val_opt: dict[str, Any]) -> list[float]:
     temperature = val_opt.get("temperature", 0.9)
     return temperature if isinstance(temperature, list) else [temperature]
-
-
-def _metric(picture: np.ndarray, gt: np.ndarray | None, metric_opt: dict[str, Any]) -> float:
-    images = {"img": picture} if gt is None else {"img": picture, "img2": gt}
-    return float(calculate_metric(images, metric_opt))

@@ -1,0 +1,48 @@
+"""Metrics of several samples of one image. ``img`` is a list; SRFlowModel hands all samples of a temperature over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.utils.registry import METRIC_REGISTRY
+
+from srflow_plugin.metrics.perceptual import Distance, Net, distance_map
+
+OF_SAMPLES: set[Callable[..., float]] = set()
+
+
+def of_samples(metric: Callable[..., float]) -> Callable[..., float]:
+    """Mark a metric that takes all samples at once."""
+    OF_SAMPLES.add(metric)
+    return metric
+
+
+@METRIC_REGISTRY.register()
+@of_samples
+def calculate_diversity(
+    img: Sequence[np.ndarray], img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex", **kwargs: Any
+) -> float:
+    """Diversity score of the NTIRE challenges on learning the super-resolution space (2021, 2022), in percent.
+
+    ``S = 100 (G - L) / G``: G is the smallest mean distance of a sample to the ground truth, L the mean over pixels of
+    the smallest distance that a sample has there. With ten samples it is the challenge's S10; of one sample it is 0.
+
+    Args:
+        img: samples, uint8 BGR (H, W, 3) each.
+        img2: ground truth; the challenge crops it to a multiple of 8.
+        distance, net: "lpips" with "alex" is the challenge's.
+    """
+    maps = torch.stack([distance_map(sample, img2, distance, net) for sample in img]).double()
+    closest_sample = maps.mean((1, 2)).min()
+    closest_pixels = maps.amin(0).mean()
+    return float(100 * (closest_sample - closest_pixels) / closest_sample) if closest_sample > 0 else 0.0
+
+
+@METRIC_REGISTRY.register()
+@of_samples
+def calculate_pixel_std(img: Sequence[np.ndarray], img2: np.ndarray | None = None, **kwargs: Any) -> float:
+    """Standard deviation over samples (uint8, (H, W, C) each) in grey levels: the mean over pixels and channels."""
+    return float(np.std(np.stack(img).astype(np.float64), axis=0).mean())
