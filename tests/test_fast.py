@@ -31,7 +31,7 @@ def plain_encode(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor) -> tupl
 
 def plain_decode(network: SRFlowNet, latents: list[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
     """By the layers' own ``inverse``."""
-    contexts = network._contexts(network._features(lq))
+    contexts = network._contexts(network.features(lq))
     image, _ = network.flow.inverse(latents, [one.expanded() for one in contexts])
     return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
 

@@ -243,8 +243,8 @@ def test_validation_counts_nonfinite_values(tiny_options: Options, monkeypatch: 
     train(model, 1, 1)
     sample = model.net_g_ema.sample
 
-    def broken(*args: Any) -> torch.Tensor:
-        images = sample(*args)
+    def broken(*args: Any, **kwargs: Any) -> torch.Tensor:
+        images = sample(*args, **kwargs)
         images[0, 0, 0, 0, :3] = torch.tensor([float("nan"), float("inf"), 1.0])
         return images
 

@@ -286,6 +286,16 @@ def test_affine_scales_stay_within_their_limits(setting: dict[str, Any], raw: fl
         torch.testing.assert_close(scale, torch.full_like(scale, expected), rtol=1e-4, atol=0)
 
 
+def test_samples_share_the_encoders_features() -> None:
+    network = small_network()
+    _, lq = image_pair(4, 5, 7)
+    features = network.features(lq)
+    network.encoder.forward = network.encoder.contexts = None  # is not asked again
+    shared = [network.sample(lq, temperature, 2, seed=0, features=features) for temperature in (0, 0.8)]
+    for temperature, images in zip((0, 0.8), shared, strict=True):
+        assert torch.equal(images, small_network().sample(lq, temperature, 2, seed=0))
+
+
 def test_only_exploded_places_are_drawn_again() -> None:
     scale, factor = 4, 0.5
     lq = torch.zeros(2, 3, 9, 30)

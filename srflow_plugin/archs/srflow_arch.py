@@ -181,7 +181,7 @@ class SRFlowNet(nn.Module):
         the tau = 0 image, too, (B, 3, scale*h, scale*w), after one pass of the encoder for both.
         """
         noisy, noise_level, dequantisation = self._with_noise(gt)
-        features = self._features(lq)
+        features = self.features(lq)
         latents, log_det = self._encode(noisy, lq, self._contexts(features, noise_level))
         dimensions = sum(latent[0].numel() for latent in latents)
         prior = bits_per_dimension(latents_log_prob(latents), dimensions)
@@ -198,11 +198,11 @@ class SRFlowNet(nn.Module):
 
         No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det.
         """
-        return self._encode(gt, lq, self._contexts(self._features(lq)))
+        return self._encode(gt, lq, self._contexts(self.features(lq)))
 
     def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
         """Latents given ``lq`` (B, 3, h, w) -> image (B, 3, scale*h, scale*w), not clamped: inverse of encode."""
-        return self._decode(latents, lq, self._contexts(self._features(lq)))
+        return self._decode(latents, lq, self._contexts(self.features(lq)))
 
     @torch.no_grad()
     def sample(
@@ -214,6 +214,7 @@ class SRFlowNet(nn.Module):
         tile: int | Literal["auto"] | None = None,
         progress: bool = False,
         resample: float | None = None,
+        features: Sequence[Context] | None = None,
     ) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -227,6 +228,7 @@ class SRFlowNet(nn.Module):
             progress: show a bar over the tiles.
             resample: where a sample explodes (:mod:`srflow_plugin.archs.explosions`), draw that place again at the
                 temperature times this, from 0 to below 1, until it does not. Default: leave it.
+            features: :meth:`features` of ``lq``, which several calls can share; not used for tiles.
 
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped.
@@ -252,7 +254,10 @@ class SRFlowNet(nn.Module):
             image = decode_in_tiles(self.decode, latents, padded, self.scale, self.lq_multiple, side, progress)
             return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
 
-        images = decode(latents, lq)
+        if tile is None and features is not None:
+            images = self._decode(latents, lq, self._contexts(features))
+        else:
+            images = decode(latents, lq)
         if resample is not None:
             images = resample_exploded(decode, latents, images, lq, self.scale, resample)
         return images.unflatten(0, (num_samples, -1))
@@ -280,7 +285,7 @@ class SRFlowNet(nn.Module):
 
     def flow_inputs(self, gt: Tensor, lq: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts."""
-        contexts = self._contexts(self._features(lq), noise_level)
+        contexts = self._contexts(self.features(lq), noise_level)
         return self._pad(gt, self.scale * self.lq_multiple), [context.expanded() for context in contexts]
 
     def _with_noise(self, gt: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -294,7 +299,8 @@ class SRFlowNet(nn.Module):
         noise_level = self.noise_sigma * drawn
         return gt + torch.randn_like(gt) * (noise_level / 255).view(-1, 1, 1, 1), noise_level, 0.0
 
-    def _features(self, lq: Tensor) -> list[Context]:
+    def features(self, lq: Tensor) -> list[Context]:
+        """What the flow is conditioned on: the encoder's features of ``lq`` (B, 3, h, w), one for each level."""
         # Channels last is faster, on CPUs 1.5 times.
         padded = self._pad(lq, self.lq_multiple).contiguous(memory_format=torch.channels_last)
         if self.precision == "float32":

@@ -14,6 +14,7 @@ import torch.distributed
 
 from srflow_plugin import __version__
 from srflow_plugin.checkpoints import convert
+from srflow_plugin.cli.benchmark import BENCHMARK
 from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
@@ -142,5 +143,6 @@ TOOLS: dict[str, Command] = {
         _prepare,
     ),
     "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
+    **BENCHMARK,
     **LATENT_TOOLS,
 }

@@ -267,6 +267,7 @@ class SRFlowModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
+        self.features = None  # of this image, once it is sampled
         self.files = list(data.get("gt_path", data.get("lq_path", [])))
         if "gt" not in data and hasattr(self, "gt"):
             del self.gt  # the one of the image before
@@ -284,10 +285,13 @@ class SRFlowModel(SRModel):
         net.eval()
         num_samples = val_opt.get("num_samples", 1) if temperature > 0 else 1
         arguments = (self.lq, temperature, num_samples, val_opt.get("seed", 0), val_opt.get("tile"))
-        self.output = net.sample(*arguments).flatten(0, 1)
+        if self.features is None and val_opt.get("tile") is None:
+            with torch.no_grad():
+                self.features = net.features(self.lq)
+        self.output = net.sample(*arguments, features=self.features).flatten(0, 1)
         self.exploded = int(exploded(self.output).flatten(1).any(1).sum())
         if self.exploded and val_opt.get("resample") is not None:
-            self.output = net.sample(*arguments, resample=val_opt["resample"]).flatten(0, 1)
+            self.output = net.sample(*arguments, features=self.features, resample=val_opt["resample"]).flatten(0, 1)
         net.train(was_training)
 
     def nondist_validation(

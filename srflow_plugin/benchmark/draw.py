@@ -1,0 +1,171 @@
+"""Methods and data sets of a benchmark, and the files that the methods' outputs go to."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from basicsr.utils import img2tensor, tensor2img
+from tqdm import tqdm
+
+from srflow_plugin.archs.explosions import exploded
+from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.benchmark.records import Records
+from srflow_plugin.checkpoints import load_network
+from srflow_plugin.data.images import read_image, write_image
+from srflow_plugin.data.prepare import find_images
+from srflow_plugin.errors import UserError
+from srflow_plugin.pictures import bicubic_upscale
+
+
+class Pair(NamedTuple):
+    """An HR image and its LR image, as files."""
+
+    number: int  # in its data set, as in the names of the outputs
+    hr: Path
+    lr: Path
+
+
+class BenchmarkSet(NamedTuple):
+    """A data set, by the name that it has in tables."""
+
+    name: str
+    pairs: list[Pair]
+
+
+class Method(NamedTuple):
+    """One row of a table: a way to draw samples, or a folder where another program has put them."""
+
+    name: str
+    temperature: float | None = None
+    num_samples: int = 1
+    source: Path | None = None  # checkpoint, or the folder of files; None: bicubic upscaling
+    draws: bool = True  # False: the files are there
+
+    @property
+    def family(self) -> str:
+        """What the rows of one checkpoint have in common."""
+        return self.name.rpartition(" tau ")[0] or self.name
+
+
+class Settings(NamedTuple):
+    """How samples are drawn and what they are compared by."""
+
+    seed: int
+    resample: float | None
+    distance: str
+    net: str
+    lr_border: str
+    tile: int | str | None
+    device: str
+
+
+def find_set(name: str, hr: Path, lr: Path) -> BenchmarkSet:
+    """Pair the images of two folders: the same names, or names that begin with the HR image's."""
+    hr_images, lr_images = find_images(hr), find_images(lr)
+    if len(hr_images) != len(lr_images):
+        raise UserError(f"{name}: {hr} has {len(hr_images)} images and {lr} {len(lr_images)}")
+    for one, other in zip(hr_images, lr_images, strict=True):
+        if not other.stem.startswith(one.stem):
+            raise UserError(f"{name}: {one.name} and {other.name} are no pair; give both the same name")
+    pairs = [Pair(number, *files) for number, files in enumerate(zip(hr_images, lr_images, strict=True))]
+    return BenchmarkSet(name, pairs)
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """The first digits of a file's SHA-256."""
+    return hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
+
+
+def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair) -> list[Path]:
+    """A method's outputs for an image: where they are, or where they will be."""
+    if method.draws:
+        directory = folder / "images" / dataset.name / method.name.replace(" ", "_")
+        return [directory / f"{pair.number:06d}_sample{sample:05d}.png" for sample in range(method.num_samples)]
+    assert method.source is not None
+    directory = method.source / dataset.name if (method.source / dataset.name).is_dir() else method.source
+    found = sorted(directory.glob(f"{pair.number:06d}_sample*.png")) or sorted(directory.glob(f"{pair.hr.stem}*.png"))
+    if not found:
+        raise UserError(f"{directory} has no {pair.number:06d}_sample00000.png and no {pair.hr.stem}*.png")
+    return found
+
+
+def draw_all(
+    folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, records: Records
+) -> None:
+    """Write every method's outputs that are not there yet, and a record of each image's drawing."""
+    by_source: dict[Path | None, list[Method]] = {}
+    for method in methods:
+        if method.draws:
+            by_source.setdefault(method.source, []).append(method)
+    for source, of_source in by_source.items():
+        network = None if source is None else load_network(source).to(settings.device)
+        work = [(dataset, pair) for dataset in sets for pair in dataset.pairs]
+        for dataset, pair in tqdm(work, unit="image", desc=of_source[0].family):
+            todo = [method for method in of_source if not _is_drawn(folder, dataset, method, pair, records)]
+            if todo:
+                _draw_image(folder, dataset, pair, todo, network, settings, records)
+
+
+def _is_drawn(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair, records: Records) -> bool:
+    files = sample_files(folder, dataset, method, pair)
+    return records.has(dataset.name, method.name, pair.hr.name) and all(file.exists() for file in files)
+
+
+def _draw_image(
+    folder: Path,
+    dataset: BenchmarkSet,
+    pair: Pair,
+    methods: Sequence[Method],
+    network: SRFlowNet | None,
+    settings: Settings,
+    records: Records,
+) -> None:
+    gt, lq = (_tensor(read_image(path), settings.device) for path in (pair.hr, pair.lr))
+    features, nll = None, None
+    if network is not None:
+        start = time.perf_counter()
+        with torch.no_grad():
+            features = network.features(lq) if settings.tile is None else None
+            encoder_seconds = time.perf_counter() - start
+            nll = float(network(gt, lq)) if settings.tile is None else None
+    for method in methods:
+        start = time.perf_counter()
+        if network is None:
+            scale = gt.shape[2] // lq.shape[2]
+            samples = bicubic_upscale(lq, scale)
+            seconds = time.perf_counter() - start
+        else:
+            assert method.temperature is not None
+            arguments: dict[str, Any] = {"seed": settings.seed, "tile": settings.tile, "features": features}
+            samples = network.sample(lq, method.temperature, method.num_samples, **arguments)[:, 0]
+            seconds = encoder_seconds + time.perf_counter() - start
+        broken = int(exploded(samples).flatten(1).any(1).sum())
+        if broken and network is not None and settings.resample is not None:
+            arguments["resample"] = settings.resample
+            samples = network.sample(lq, method.temperature or 0, method.num_samples, **arguments)[:, 0]
+        for file, sample in zip(sample_files(folder, dataset, method, pair), samples, strict=True):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_image(file, tensor2img(sample))
+        values: dict[str, float] = {"seconds": seconds, "exploded": broken}
+        values["nonfinite"] = samples.numel() - int(samples.isfinite().sum())
+        if nll is not None:
+            values["nll"] = nll
+        records.add(dataset.name, method.name, pair.hr.name, values)
+
+
+def _tensor(image: np.ndarray, device: str) -> torch.Tensor:
+    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None].to(device)
+    return tensor
+
+
+def checkpoint_methods(checkpoint: Path, temperatures: Sequence[float], num_samples: int) -> Iterator[Method]:
+    """A checkpoint's rows: one sample at tau = 0, where all are equal, else ``num_samples``."""
+    for temperature in temperatures:
+        name = f"{checkpoint.stem} tau {temperature:g}"
+        yield Method(name, temperature, num_samples if temperature else 1, checkpoint)
