@@ -42,10 +42,10 @@ setup(
         "torchvision>=0.21",
         BASICSR,
         "mmcv-lite>=2.0",  # imports as mmcv; mmcv itself has no wheel that installs today
-        "mmengine>=0.10",
         "lmdb>=1.4",
         "lpips>=0.1.4",
         "numpy>=1.26",
+        "pillow>=10",
         "opencv-python>=4.8",
         "scikit-image>=0.22",  # the photographs of the embedded data set
         "scipy>=1.11",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -13,6 +19,7 @@ from basicsr.data import build_dataset
 from basicsr.utils.matlab_functions import imresize
 
 from srflow_plugin import bicubic_downscale
+from srflow_plugin.data import prepare
 from srflow_plugin.data.embedded import PHOTOGRAPHS, prepare_embedded
 from srflow_plugin.data.prepare import find_images, write_lmdb_pair
 from srflow_plugin.data.resize import differentiable_downscale
@@ -126,12 +133,24 @@ def test_tiles_cover_the_image_and_know_their_surroundings(tmp_path: Path, worke
         assert np.array_equal(lr, small[top // 4 : top // 4 + 8, left // 4 : left // 4 + 8])
 
 
-def test_nothing_is_left_of_a_failed_preparation(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), noise_image(16, 16))
+def test_a_failed_preparation_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ac":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), noise_image(16, 16))
     (tmp_path / "b.png").write_bytes(b"not an image")
+    arguments = tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4, 8
     with pytest.raises(UserError, match=r"b\.png is not a readable image"):
-        write_lmdb_pair(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4)
-    assert list(tmp_path.glob("*.lmdb")) == []
+        write_lmdb_pair(find_images(tmp_path), *arguments)
+    assert not (tmp_path / "HR.lmdb").exists() and (tmp_path / "HR.unfinished.lmdb").exists()
+
+    made = []
+    make = prepare.make_pairs
+    monkeypatch.setattr(prepare, "make_pairs", lambda path, **options: made.append(path.name) or make(path, **options))
+    cv2.imwrite(str(tmp_path / "a.png"), noise_image(20, 16))  # changed meanwhile
+    (tmp_path / "b.png").unlink()
+    assert write_lmdb_pair(find_images(tmp_path), *arguments) == 6 + 4
+    assert made == ["a.png", "c.png"]
+    pairs = read_dataset(*arguments[:2])
+    assert len(pairs) == 10 and np.array_equal(pairs["a_s006"][0], noise_image(20, 16)[12:20, 8:16, ::-1])
 
 
 def test_preparation_names_what_is_wrong(tmp_path: Path) -> None:
@@ -150,9 +169,64 @@ def test_preparation_names_what_is_wrong(tmp_path: Path) -> None:
         write_lmdb_pair(images, tmp_path / "HR", lr_lmdb, 4)
     with pytest.raises(UserError, match="smaller than 32"):
         write_lmdb_pair(images, hr_lmdb, lr_lmdb, 32)
-    write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4)
-    with pytest.raises(UserError, match="exists"):
-        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4)
+    with pytest.raises(UserError, match=r"a\.png is 16x16, smaller than center crop 20"):
+        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4, center_crop=20)
+    assert write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4) == 1
+    with pytest.raises(UserError, match="exists, made from other images or otherwise"):
+        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 2)
+    cv2.imwrite(str(tmp_path / "b.png"), noise_image(16, 16))
+    with pytest.raises(UserError, match="exists, made from other images or otherwise"):
+        write_lmdb_pair(find_images(tmp_path), hr_lmdb, lr_lmdb, 4)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    with lmdb.open(str(folder), readonly=True, lock=False) as database, database.begin() as transaction:
+        return {**dict(transaction.cursor()), "meta_info": (folder / "meta_info.txt").read_text()}
+
+
+def test_a_killed_preparation_goes_on_and_a_complete_one_has_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(12):
+        cv2.imwrite(str(images / f"{number}.png"), noise_image(400, 400, number))
+    write_lmdb_pair(find_images(images), tmp_path / "a_HR.lmdb", tmp_path / "a_LRx4.lmdb", 4, 200, num_workers=1)
+    command = [sys.executable, "-m", "srflow_plugin", "prepare", str(images), "-o", str(tmp_path / "b")]
+    command += ["--crop-size", "200", "--workers", "1"]
+    unfinished = tmp_path / "b_LRx4.unfinished.lmdb"
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while process.poll() is None:
+        if (unfinished / "data.mdb").exists() and (unfinished / "data.mdb").stat().st_size > 100_000:
+            process.kill()
+    assert process.wait() == -signal.SIGKILL and unfinished.is_dir()
+
+    made = []
+    make = prepare.make_pairs
+    monkeypatch.setattr(prepare, "make_pairs", lambda path, **arguments: made.append(path) or make(path, **arguments))
+    for _ in range(2):
+        count = write_lmdb_pair(find_images(images), tmp_path / "b_HR.lmdb", tmp_path / "b_LRx4.lmdb", 4, 200)
+        assert count == 12 * 4
+    assert 0 < len(made) < 12 and len(set(made)) == len(made)
+    for kind in ("HR", "LRx4"):
+        assert contents(tmp_path / f"a_{kind}.lmdb") == contents(tmp_path / f"b_{kind}.lmdb")
+    assert not list(tmp_path.glob("*unfinished*"))
+
+
+def test_a_full_disk_is_seen_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), noise_image(16, 16))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=100))
+    with pytest.raises(UserError, match=r"0\.0 GB free, the LMDBs need about"):
+        write_lmdb_pair(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4)
+
+
+def test_faces_are_cut_out_of_the_middle(tmp_path: Path) -> None:
+    image = noise_image(30, 41)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    write_lmdb_pair(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8, center_crop=16)
+    hr, lr = read_dataset(tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8)["a"]
+    assert np.array_equal(hr, image[7:23, 12:28, ::-1])
+    assert np.array_equal(lr, bicubic_downscale(hr, 8))
 
 
 def test_embedded_data_set_holds_one_photograph_out(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ IMPORT_NAMES = {
     "mmcv-lite": "mmcv",
     "opencv-python": "cv2",
     "scikit-image": "skimage",
+    "pillow": "PIL",
     "pyyaml": "yaml",
 }
 

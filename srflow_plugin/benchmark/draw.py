@@ -77,9 +77,12 @@ def find_set(name: str, hr: Path, lr: Path) -> BenchmarkSet:
     return BenchmarkSet(name, pairs)
 
 
-def fingerprint(checkpoint: Path) -> str:
-    """The first digits of a file's SHA-256."""
-    return hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:12]
+def fingerprint(source: Path) -> str:
+    """The first digits of a file's SHA-256; of a folder's, names, sizes and times of what is in it."""
+    if source.is_file():
+        return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.rglob("*.*"))
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
 
 def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair) -> list[Path]:

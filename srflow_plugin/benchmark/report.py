@@ -22,7 +22,7 @@ ZOOM_SIDE, ZOOM = 64, 3
 
 
 class Column(NamedTuple):
-    """A column of the table: the record's name, the title, digits after the point; of all images the mean, or the sum."""
+    """A column of the table: the record's name, the title, digits after the point; over images a mean, or the sum."""
 
     key: str
     title: str

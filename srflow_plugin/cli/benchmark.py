@@ -114,7 +114,7 @@ def _check_same(path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Meth
             [str(pair.hr.absolute()), str(pair.lr.absolute())] for pair in dataset.pairs
         ]
     for method in methods:
-        source = method.source and (fingerprint(method.source) if method.draws else str(method.source.absolute()))
+        source = method.source and fingerprint(method.source)
         described[f"method {method.name}"] = [method.temperature, method.num_samples, source]
     earlier = json.loads(path.read_text()) if path.exists() else {}
     for key, value in described.items():

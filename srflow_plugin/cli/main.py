@@ -108,13 +108,18 @@ def _add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
         default="symmetric",
         help="of the bicubic downscale: symmetric as in MATLAB today, replicate as in the common Set5/Set14 files",
     )
+    parser.add_argument(
+        "--center-crop", type=int, help="first cut so many HR pixels a side out of the middle, e.g. 160"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: all cores, fewer for few images)")
 
 
 def _prepare(args: argparse.Namespace) -> None:
     images = [image for folder in args.folders for image in find_images(folder)]
     hr_lmdb, lr_lmdb = (Path(f"{args.output}_{kind}.lmdb") for kind in ("HR", f"LRx{args.scale}"))
-    count = write_lmdb_pair(images, hr_lmdb, lr_lmdb, args.scale, args.crop_size, args.border, args.workers)
+    count = write_lmdb_pair(
+        images, hr_lmdb, lr_lmdb, args.scale, args.crop_size, args.border, args.workers, args.center_crop
+    )
     sys.stdout.write(f"{count} pairs from {len(images)} images: {hr_lmdb}, {lr_lmdb}\n")
 
 

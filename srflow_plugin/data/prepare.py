@@ -5,33 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-from basicsr.utils.lmdb_util import LmdbMaker
-from mmengine.utils import ProgressBar
+from PIL import Image
+from tqdm import tqdm
 
 from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image
-from srflow_plugin.data.resize import bicubic_downscale
+from srflow_plugin.data.lmdb_pair import PNG_COMPRESSION, Pair, PairWriter, tile_key
+from srflow_plugin.data.resize import Border, bicubic_downscale
 from srflow_plugin.errors import UserError
 
-PNG_COMPRESSION = 1
+PNG_BYTES_PER_PIXEL = 1.8  # of photographs, a little more than measured
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
-
-
-class Pair(NamedTuple):
-    """One HR image and its LR, as PNG bytes, with their (H, W, C)."""
-
-    key: str
-    hr_png: bytes
-    hr_shape: tuple[int, int, int]
-    lr_png: bytes
-    lr_shape: tuple[int, int, int]
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -50,10 +39,14 @@ def write_lmdb_pair(
     lr_lmdb: Path,
     scale: int,
     crop_size: int | None = None,
-    border: Literal["symmetric", "replicate"] = "symmetric",
+    border: Border = "symmetric",
     num_workers: int | None = None,
+    center_crop: int | None = None,
 ) -> int:
     """Write images and their MATLAB-bicubic LR as two LMDBs with the same keys.
+
+    A run that was killed, or found an image that cannot be used, goes on where it was when it is started again; one
+    whose LMDBs are complete has nothing to do. Until then they are called ``*.unfinished.lmdb``.
 
     Args:
         images: HR image files; 8 bit, read as colour.
@@ -64,52 +57,80 @@ def write_lmdb_pair(
             ``scale``. Images smaller than ``crop_size`` stay whole.
         border: see :func:`bicubic_downscale`.
         num_workers: processes; default: up to all cores, as many as the number of images repays.
+        center_crop: first cut that many HR pixels a side out of the middle of each image, as for faces.
 
     Returns:
         Number of pairs.
     """
-    if crop_size is not None and crop_size % scale:
-        raise UserError(f"crop size {crop_size} must be a multiple of scale {scale}")
-    names = [_key(path) for path in images]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    for what, size in (("crop size", crop_size), ("center crop", center_crop)):
+        if size is not None and (size < 1 or size % scale):
+            raise UserError(f"{what} {size} must be a multiple of scale {scale}")
+    keys = [_key(path) for path in images]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(f"two images would be stored as {twice!r}; rename one")
     for lmdb in (hr_lmdb, lr_lmdb):
         if lmdb.suffix != ".lmdb":
             raise UserError(f"{lmdb} must end in .lmdb")
-        if lmdb.exists():
-            raise UserError(f"{lmdb} exists; delete it or choose another name")
 
-    unfinished = {lmdb: lmdb.with_name(f"{lmdb.stem}.unfinished.lmdb") for lmdb in (hr_lmdb, lr_lmdb)}
-    for lmdb in unfinished.values():
-        shutil.rmtree(lmdb, ignore_errors=True)
-        lmdb.parent.mkdir(parents=True, exist_ok=True)
-    workers = num_workers or max(1, min(os.cpu_count() or 1, len(images) // IMAGES_PER_WORKER))
-    make = partial(make_pairs, scale=scale, crop_size=crop_size, border=border)
-    bar = ProgressBar(len(images), file=sys.stderr)
-    count = 0
+    settings = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
+    versions = {key: [str(path), path.stat().st_size] for key, path in zip(keys, images, strict=True)}
+    writer = PairWriter(hr_lmdb, lr_lmdb, settings, versions)
+    if writer.complete:
+        return count_pairs(hr_lmdb)
+    todo = [path for path, key in zip(images, keys, strict=True) if not writer.has(key)]
+    workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
+    make = partial(make_pairs, scale=scale, crop_size=crop_size, border=border, center_crop=center_crop)
     try:
-        hr_maker, lr_maker = (LmdbMaker(str(lmdb)) for lmdb in unfinished.values())
-        for pairs in _in_parallel(make, images, workers):
-            bar.update()
-            for pair in pairs:
-                hr_maker.put(pair.hr_png, pair.key, pair.hr_shape)
-                lr_maker.put(pair.lr_png, pair.key, pair.lr_shape)
-                count += 1
-        hr_maker.close()
-        lr_maker.close()
-        for final, written in unfinished.items():
-            written.rename(final)
+        check_space(todo, hr_lmdb.parent, scale, center_crop)
+        with tqdm(total=len(images), initial=len(images) - len(todo), unit="image") as bar:
+            for pairs in _in_parallel(make, todo, workers):
+                writer.put(pairs)
+                bar.update()
+        return writer.finish()
     finally:
-        sys.stderr.write("\n")  # after the bar
-        for lmdb in unfinished.values():
-            shutil.rmtree(lmdb, ignore_errors=True)
-    return count
+        writer.close()
 
 
-def make_pairs(path: Path, scale: int, crop_size: int | None, border: Literal["symmetric", "replicate"]) -> list[Pair]:
+def count_pairs(lmdb: Path) -> int:
+    """Number of images that an LMDB lists."""
+    return len((lmdb / "meta_info.txt").read_text().splitlines())
+
+
+def check_space(images: Sequence[Path], folder: Path, scale: int, center_crop: int | None) -> None:
+    """Say before any work that the LMDBs will not fit on the disk.
+
+    Raises:
+        UserError: with what is needed and what is free.
+    """
+    pixels = 0
+    for path in images:
+        try:
+            with Image.open(path) as image:  # reads the header only
+                width, height = image.size
+        except (OSError, Image.DecompressionBombError):
+            continue  # whoever reads it says what is wrong with it
+        pixels += min(width, center_crop or width) * min(height, center_crop or height)
+    needed = pixels * PNG_BYTES_PER_PIXEL * (1 + 1 / scale**2)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, the LMDBs need about {needed / 1e9:.1f} GB; make room, or choose "
+            "another disk with -o"
+        )
+
+
+def make_pairs(
+    path: Path, scale: int, crop_size: int | None, border: Border, center_crop: int | None = None
+) -> list[Pair]:
     """Read one image and make its tiles."""
     image = read_image(path)
+    if center_crop is not None:
+        if min(image.shape[:2]) < center_crop:
+            size = f"{image.shape[0]}x{image.shape[1]}, smaller than center crop {center_crop}"
+            raise UserError(f"{path} is {size}; remove it")
+        top, left = ((size - center_crop) // 2 for size in image.shape[:2])
+        image = image[top : top + center_crop, left : left + center_crop]
     height, width = (size - size % scale for size in image.shape[:2])
     if not height or not width:
         raise UserError(f"{path} is smaller than {scale} pixels; remove it")
@@ -121,8 +142,8 @@ def make_pairs(path: Path, scale: int, crop_size: int | None, border: Literal["s
         tile_height, tile_width = min(crop_size or height, height), min(crop_size or width, width)
         hr = image[top : top + tile_height, left : left + tile_width]
         lr = small[top // scale : (top + tile_height) // scale, left // scale : (left + tile_width) // scale]
-        key = _key(path) if crop_size is None else f"{_key(path)}_s{number:03d}"
-        pairs.append(Pair(key, _encode(hr), hr.shape, _encode(lr), lr.shape))
+        key = _key(path) if crop_size is None else tile_key(_key(path), number)
+        pairs.append(Pair(key, _encode(hr), _encode(lr)))
     return pairs
 
 
