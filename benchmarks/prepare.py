@@ -1,6 +1,6 @@
 """`srflow prepare` on a DF2K-shaped set, killed at random and started again: is it complete, and how fast is it?
 
-`python benchmarks/prepare.py FOLDER --images 1000 --kills 10`: cuts images of 640x640 out of those in FOLDER (enlarged),
+`python benchmarks/prepare.py FOLDER --images 1000 --kills 10`: cuts images of 640x640 out of those in FOLDER enlarged,
 prepares them into 320x320 tiles with SIGKILL at random moments, compares with a run that nobody disturbed, which is
 timed, and tiles of some images with the images.
 """

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -175,5 +176,17 @@ def _in_parallel(function: Callable[[Path], list[Pair]], images: Sequence[Path],
     if workers == 1:
         yield from map(function, images)
     else:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with _one_thread_each(), multiprocessing.get_context("spawn").Pool(workers) as pool:
             yield from pool.imap(function, images)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started in the block calculate with a thread each, not with as many as there are cores."""
+    before = dict(os.environ)
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
