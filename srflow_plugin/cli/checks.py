@@ -477,7 +477,9 @@ def _known(where: str, name: str, names: Iterable[str]) -> str:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(name), list(names), n=1)
+    names = list(names)
+    matches = difflib.get_close_matches(str(name), names, n=1)
+    matches = matches or sorted((known for known in names if name and str(name) in known), key=len)
     return f"; did you mean {matches[0]}?" if matches else f"; known are {', '.join(sorted(names))}"
 
 
