@@ -91,8 +91,8 @@ def train_pipeline(opt: Options, opt_file: str) -> int:
     data_timer, iter_timer, start_time = AvgTimer(), AvgTimer(), time.time()
     with stop:
         try:
-            if state:
-                validation.run_if_due(current_iter)  # which was to follow the checkpoint
+            if state and validation.run_if_due(current_iter):  # which was to follow the checkpoint
+                checkpoints.save_if_best(current_iter)
             for data in batches:
                 data_timer.record()
                 current_iter += 1
