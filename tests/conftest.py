@@ -69,16 +69,23 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, entered, with tiny.yml and its data sets."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(__file__).with_name("tiny.yml"), tmp_path)
+    make_data(tmp_path, width=52, height=44)
+    return tmp_path
+
+
+def make_data(folder: Path, width: int, height: int) -> None:
+    """What tiny.yml reads, in ``folder``: three training images and one for validation, as files and as LMDBs."""
     rng = np.random.default_rng(0)
     for phase, count in (("train", 3), ("val", 1)):
-        folder = tmp_path / "images" / phase
-        folder.mkdir(parents=True)
+        images = folder / "images" / phase
+        images.mkdir(parents=True)
         for number in range(count):
             coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(coarse, (52, 44), interpolation=cv2.INTER_CUBIC))
-        data = tmp_path / "data"
-        write_lmdb_pair(find_images(folder), data / f"{phase}_HR.lmdb", data / f"{phase}_LRx4.lmdb", 4)
-    return tmp_path
+            cv2.imwrite(
+                str(images / f"{number}.png"), cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+            )
+        data = folder / "data"
+        write_lmdb_pair(find_images(images), data / f"{phase}_HR.lmdb", data / f"{phase}_LRx4.lmdb", 4)
 
 
 @pytest.fixture

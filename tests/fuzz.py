@@ -27,11 +27,11 @@ import lmdb
 import numpy as np
 import torch
 import yaml
+from conftest import make_data
 from tqdm import tqdm
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.cli.main import basicsr_command, srflow_command
-from srflow_plugin.data.prepare import find_images, write_lmdb_pair
 
 SECONDS = 60  # for one case; one that still runs then counts as working
 MEMORY = 12 * 2**30
@@ -70,16 +70,8 @@ def make_template(folder: Path) -> None:
     """A working folder in which everything works: tiny.yml, its LMDBs, folders of pairs, and a checkpoint."""
     folder.mkdir()
     shutil.copy(Path(__file__).with_name("tiny.yml"), folder)
-    rng = np.random.default_rng(0)
-    for phase, count in (("train", 3), ("val", 1)):
-        images = folder / "images" / phase
-        images.mkdir(parents=True)
-        for number in range(count):
-            coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-            cv2.imwrite(str(images / f"{number}.png"), cv2.resize(coarse, (24, 20), interpolation=cv2.INTER_CUBIC))
-        lmdbs = [folder / "data" / f"{phase}_{kind}.lmdb" for kind in ("HR", "LRx4")]
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-            write_lmdb_pair(find_images(images), lmdbs[0], lmdbs[1], 4)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        make_data(folder, width=24, height=20)
     (folder / "small").mkdir()
     for path in (folder / "images" / "train").iterdir():
         cv2.imwrite(str(folder / "small" / path.name), cv2.resize(cv2.imread(str(path)), (6, 5)))

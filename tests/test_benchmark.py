@@ -24,12 +24,15 @@ from srflow_plugin.data.prepare import find_images
 @pytest.fixture
 def benchmark(workplace: Path) -> list[str]:
     """A command for two images, a small network, and a folder of another method's files."""
-    for folder in ("HR", "LR", "theirs"):
+    for folder in ("HR", "LR", "LR3", "LR8", "theirs"):
         Path(folder).mkdir()
+    for number in range(3):
+        cv2.imwrite(f"LR3/{number}.png", np.zeros((7, 9, 3), np.uint8))
     for number, path in enumerate(find_images(Path("images/train"))[:2]):
         image = np.ascontiguousarray(read_image(path)[:40, :48])
         cv2.imwrite(f"HR/img{number}.png", image)
         cv2.imwrite(f"LR/img{number}x4.png", bicubic_downscale(image, 4))
+        cv2.imwrite(f"LR8/img{number}x8.png", bicubic_downscale(image, 8))
         cv2.imwrite(f"theirs/img{number}_their_name.png", image)
     opt = yaml.safe_load(Path("tiny.yml").read_text())["network_g"]
     torch.manual_seed(0)
@@ -116,6 +119,8 @@ def test_it_goes_on_and_does_nothing_twice(
         (["--images", "small", "LR"], "LR/img0x4.png is 10x12, its ground truth 40x48"),
         (["--images", "empty", "data"], "data has no 000000_sample00000.png and no img0*.png"),
         (["--images", "../up", "LR"], "method '../up': a plain name is needed"),
+        (["--set", "uneven", "images/train", "LR3"], "crop the first to a whole multiple of the second"),
+        (["--set", "x8", "HR", "LR8"], "net.pth is a network of scale 4, x8 of scale 8"),
         (["--temperature", "-1"], "--temperature must be 0 or more"),
         (["--set", "no", "HR", "nowhere"], "nowhere is not a folder"),
     ],

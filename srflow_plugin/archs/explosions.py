@@ -21,6 +21,11 @@ def exploded(images: Tensor) -> Tensor:
     return ~((images > -LIMIT) & (images < 1 + LIMIT)).all(dim=-3)
 
 
+def count_exploded(images: Tensor) -> int:
+    """How many of the images (B, 3, H, W) explode somewhere."""
+    return int(exploded(images).flatten(1).any(1).sum())
+
+
 def resample_exploded(
     decode: Callable[[Sequence[Tensor], Tensor], Tensor],
     latents: Sequence[Tensor],

@@ -13,7 +13,7 @@ import torch
 from basicsr.utils import img2tensor, tensor2img
 from tqdm import tqdm
 
-from srflow_plugin.archs.explosions import exploded
+from srflow_plugin.archs.explosions import count_exploded
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.benchmark.records import Records
 from srflow_plugin.checkpoints import load_network
@@ -129,7 +129,11 @@ def _draw_image(
     settings: Settings,
     records: Records,
 ) -> None:
-    gt, lq = (_tensor(read_image(path), settings.device) for path in (pair.hr, pair.lr))
+    images = read_image(pair.hr), read_image(pair.lr)
+    scale = image_scale(pair, *images)
+    if network is not None and network.scale != scale:
+        raise UserError(f"{methods[0].source} is a network of scale {network.scale}, {dataset.name} of scale {scale}")
+    gt, lq = (_tensor(image, settings.device) for image in images)
     features, nll = None, None
     if network is not None:
         start = time.perf_counter()
@@ -140,7 +144,6 @@ def _draw_image(
     for method in methods:
         start = time.perf_counter()
         if network is None:
-            scale = gt.shape[2] // lq.shape[2]
             samples = bicubic_upscale(lq, scale)
             seconds = time.perf_counter() - start
         else:
@@ -148,7 +151,7 @@ def _draw_image(
             arguments: dict[str, Any] = {"seed": settings.seed, "tile": settings.tile, "features": features}
             samples = network.sample(lq, method.temperature, method.num_samples, **arguments)[:, 0]
             seconds = encoder_seconds + time.perf_counter() - start
-        broken = int(exploded(samples).flatten(1).any(1).sum())
+        broken = count_exploded(samples)
         if broken and network is not None and settings.resample is not None:
             arguments["resample"] = settings.resample
             samples = network.sample(lq, method.temperature or 0, method.num_samples, **arguments)[:, 0]
@@ -160,6 +163,15 @@ def _draw_image(
         if nll is not None:
             values["nll"] = nll
         records.add(dataset.name, method.name, pair.hr.name, values)
+
+
+def image_scale(pair: Pair, gt: np.ndarray, lq: np.ndarray) -> int:
+    """How many times larger the HR image is."""
+    scale = gt.shape[0] // lq.shape[0]
+    if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]) or scale < 2:
+        sizes = f"{pair.hr} is {gt.shape[0]}x{gt.shape[1]} and {pair.lr} {lq.shape[0]}x{lq.shape[1]}"
+        raise UserError(f"{sizes}: crop the first to a whole multiple of the second")
+    return scale
 
 
 def _tensor(image: np.ndarray, device: str) -> torch.Tensor:

@@ -119,7 +119,7 @@ def write_report(
     (folder / "table.md").write_text(table)
     (folder / "figures").mkdir(exist_ok=True)
     for dataset in sets:
-        _curves(folder, dataset, summary, settings)
+        _curves(folder, dataset, methods, summary, settings)
         for pair in dataset.pairs[:FIGURES_PER_SET]:
             _picture(folder, dataset, methods, pair.number)
     return table
@@ -167,7 +167,13 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _curves(folder: Path, dataset: BenchmarkSet, summary: Sequence[dict[str, Any]], settings: Settings) -> None:
+def _curves(
+    folder: Path,
+    dataset: BenchmarkSet,
+    methods: Sequence[Method],
+    summary: Sequence[dict[str, Any]],
+    settings: Settings,
+) -> None:
     """Distance against PSNR, and LR-PSNR against temperature."""
     import matplotlib
 
@@ -175,12 +181,10 @@ def _curves(folder: Path, dataset: BenchmarkSet, summary: Sequence[dict[str, Any
     import matplotlib.pyplot as plt
 
     rows = [row for row in summary if row["set"] == dataset.name]
-    families = dict.fromkeys(row["method"].rpartition(" tau ")[0] for row in rows if row["tau"] is not None)
+    family_of = {method.name: method.family for method in methods if method.temperature is not None}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for family in families:
-        curve = sorted(
-            (row for row in rows if row["method"].rpartition(" tau ")[0] == family), key=lambda row: row["tau"]
-        )
+    for family in dict.fromkeys(family_of.values()):
+        curve = sorted((row for row in rows if family_of.get(row["method"]) == family), key=lambda row: row["tau"])
         left.plot([row["psnr"] for row in curve], [row["distance"] for row in curve], "o-", label=family)
         for row in curve:
             left.annotate(f"{row['tau']:g}", (row["psnr"], row["distance"]), textcoords="offset points", xytext=(4, 4))

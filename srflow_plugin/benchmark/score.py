@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from srflow_plugin.benchmark.draw import BenchmarkSet, Method, Pair, Settings, sample_files
+from srflow_plugin.benchmark.draw import BenchmarkSet, Method, Pair, Settings, image_scale, sample_files
 from srflow_plugin.benchmark.records import Records, Values
 from srflow_plugin.data.images import read_image
 from srflow_plugin.errors import UserError
@@ -59,12 +58,3 @@ def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
         for name, section in metric_sections(scale, settings).items()
         if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
     }
-
-
-def image_scale(pair: Pair, gt: np.ndarray, lq: np.ndarray) -> int:
-    """How many times larger the HR image is."""
-    scale = gt.shape[0] // lq.shape[0]
-    if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]) or scale < 2:
-        sizes = f"{pair.hr} is {gt.shape[0]}x{gt.shape[1]} and {pair.lr} {lq.shape[0]}x{lq.shape[1]}"
-        raise UserError(f"{sizes}: crop the first to a whole multiple of the second")
-    return scale

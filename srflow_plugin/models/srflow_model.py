@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from srflow_plugin.archs.explosions import exploded
+from srflow_plugin.archs.explosions import count_exploded
 from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.distributed import gather, gather_work, mean_over_ranks, own_share
 from srflow_plugin.errors import TrainingError
@@ -289,7 +289,7 @@ class SRFlowModel(SRModel):
             with torch.no_grad():
                 self.features = net.features(self.lq)
         self.output = net.sample(*arguments, features=self.features).flatten(0, 1)
-        self.exploded = int(exploded(self.output).flatten(1).any(1).sum())
+        self.exploded = count_exploded(self.output)
         if self.exploded and val_opt.get("resample") is not None:
             self.output = net.sample(*arguments, features=self.features, resample=val_opt["resample"]).flatten(0, 1)
         net.train(was_training)
