@@ -15,7 +15,7 @@ from torch import nn
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.cli.options import parse_options
-from srflow_plugin.data.prepare import find_images, write_lmdb_pair
+from srflow_plugin.data.prepare import find_images, write_pairs
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -85,7 +85,7 @@ def make_data(folder: Path, width: int, height: int) -> None:
                 str(images / f"{number}.png"), cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
             )
         data = folder / "data"
-        write_lmdb_pair(find_images(images), data / f"{phase}_HR.lmdb", data / f"{phase}_LRx4.lmdb", 4)
+        write_pairs(find_images(images), data / f"{phase}_HR.lmdb", data / f"{phase}_LRx4.lmdb", 4)
 
 
 @pytest.fixture

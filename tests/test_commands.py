@@ -205,4 +205,4 @@ def test_prepare(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
         srflow_command(["prepare", "nowhere", "-o", "out/none"])
     assert stop.value.code == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1 and "nowhere is not a folder" in errors[0]
+    assert len(errors) == 1 and "nowhere is no folder, archive" in errors[0]

@@ -21,7 +21,7 @@ from basicsr.utils.matlab_functions import imresize
 from srflow_plugin import bicubic_downscale
 from srflow_plugin.data import prepare
 from srflow_plugin.data.embedded import PHOTOGRAPHS, prepare_embedded
-from srflow_plugin.data.prepare import find_images, write_lmdb_pair
+from srflow_plugin.data.prepare import find_images, write_pairs
 from srflow_plugin.data.resize import differentiable_downscale
 from srflow_plugin.errors import UserError
 
@@ -118,7 +118,7 @@ def test_tiles_cover_the_image_and_know_their_surroundings(tmp_path: Path, worke
     for name in ("a.png", "b.c.png"):
         cv2.imwrite(str(tmp_path / name), image)
     hr_lmdb, lr_lmdb = tmp_path / "HR.lmdb", tmp_path / "LR.lmdb"
-    count = write_lmdb_pair(find_images(tmp_path), hr_lmdb, lr_lmdb, 4, crop_size=32, num_workers=workers)
+    count = write_pairs(find_images(tmp_path), hr_lmdb, lr_lmdb, 4, crop_size=32, num_workers=workers)
     pairs = read_dataset(hr_lmdb, lr_lmdb)
     assert count == len(pairs) == 2 * 2 * 3
     assert {key.rpartition("_")[0] for key in pairs} == {"a", "b_c"}
@@ -139,7 +139,7 @@ def test_a_failed_preparation_keeps_what_is_done(tmp_path: Path, monkeypatch: py
     (tmp_path / "b.png").write_bytes(b"not an image")
     arguments = tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4, 8
     with pytest.raises(UserError, match=r"b\.png is not a readable image"):
-        write_lmdb_pair(find_images(tmp_path), *arguments)
+        write_pairs(find_images(tmp_path), *arguments)
     assert not (tmp_path / "HR.lmdb").exists() and (tmp_path / "HR.unfinished.lmdb").exists()
 
     made = []
@@ -147,7 +147,7 @@ def test_a_failed_preparation_keeps_what_is_done(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(prepare, "make_pairs", lambda path, **options: made.append(path.name) or make(path, **options))
     cv2.imwrite(str(tmp_path / "a.png"), noise_image(20, 16))  # changed meanwhile
     (tmp_path / "b.png").unlink()
-    assert write_lmdb_pair(find_images(tmp_path), *arguments) == 6 + 4
+    assert write_pairs(find_images(tmp_path), *arguments) == 6 + 4
     assert made == ["a.png", "c.png"]
     pairs = read_dataset(*arguments[:2])
     assert len(pairs) == 10 and np.array_equal(pairs["a_s006"][0], noise_image(20, 16)[12:20, 8:16, ::-1])
@@ -162,21 +162,21 @@ def test_preparation_names_what_is_wrong(tmp_path: Path) -> None:
     images = find_images(tmp_path)
     hr_lmdb, lr_lmdb = tmp_path / "HR.lmdb", tmp_path / "LR.lmdb"
     with pytest.raises(UserError, match="multiple of scale"):
-        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4, crop_size=30)
+        write_pairs(images, hr_lmdb, lr_lmdb, 4, crop_size=30)
     with pytest.raises(UserError, match="stored as 'a'"):
-        write_lmdb_pair(images * 2, hr_lmdb, lr_lmdb, 4)
-    with pytest.raises(UserError, match=r"must end in \.lmdb"):
-        write_lmdb_pair(images, tmp_path / "HR", lr_lmdb, 4)
+        write_pairs(images * 2, hr_lmdb, lr_lmdb, 4)
+    with pytest.raises(UserError, match=r"both must end in \.lmdb"):
+        write_pairs(images, tmp_path / "HR", lr_lmdb, 4)
     with pytest.raises(UserError, match="smaller than 32"):
-        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 32)
+        write_pairs(images, hr_lmdb, lr_lmdb, 32)
     with pytest.raises(UserError, match=r"a\.png is 16x16, smaller than center crop 20"):
-        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4, center_crop=20)
-    assert write_lmdb_pair(images, hr_lmdb, lr_lmdb, 4) == 1
+        write_pairs(images, hr_lmdb, lr_lmdb, 4, center_crop=20)
+    assert write_pairs(images, hr_lmdb, lr_lmdb, 4) == 1
     with pytest.raises(UserError, match="exists, made from other images or otherwise"):
-        write_lmdb_pair(images, hr_lmdb, lr_lmdb, 2)
+        write_pairs(images, hr_lmdb, lr_lmdb, 2)
     cv2.imwrite(str(tmp_path / "b.png"), noise_image(16, 16))
     with pytest.raises(UserError, match="exists, made from other images or otherwise"):
-        write_lmdb_pair(find_images(tmp_path), hr_lmdb, lr_lmdb, 4)
+        write_pairs(find_images(tmp_path), hr_lmdb, lr_lmdb, 4)
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def test_a_killed_preparation_goes_on_and_a_complete_one_has_nothing_to_do(
     images.mkdir()
     for number in range(12):
         cv2.imwrite(str(images / f"{number}.png"), noise_image(400, 400, number))
-    write_lmdb_pair(find_images(images), tmp_path / "a_HR.lmdb", tmp_path / "a_LRx4.lmdb", 4, 200, num_workers=1)
+    write_pairs(find_images(images), tmp_path / "a_HR.lmdb", tmp_path / "a_LRx4.lmdb", 4, 200, num_workers=1)
     command = [sys.executable, "-m", "srflow_plugin", "prepare", str(images), "-o", str(tmp_path / "b")]
     command += ["--crop-size", "200", "--workers", "1"]
     unfinished = tmp_path / "b_LRx4.unfinished.lmdb"
@@ -205,7 +205,7 @@ def test_a_killed_preparation_goes_on_and_a_complete_one_has_nothing_to_do(
     make = prepare.make_pairs
     monkeypatch.setattr(prepare, "make_pairs", lambda path, **arguments: made.append(path) or make(path, **arguments))
     for _ in range(2):
-        count = write_lmdb_pair(find_images(images), tmp_path / "b_HR.lmdb", tmp_path / "b_LRx4.lmdb", 4, 200)
+        count = write_pairs(find_images(images), tmp_path / "b_HR.lmdb", tmp_path / "b_LRx4.lmdb", 4, 200)
         assert count == 12 * 4
     assert 0 < len(made) < 12 and len(set(made)) == len(made)
     for kind in ("HR", "LRx4"):
@@ -216,14 +216,14 @@ def test_a_killed_preparation_goes_on_and_a_complete_one_has_nothing_to_do(
 def test_a_full_disk_is_seen_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), noise_image(16, 16))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Namespace(free=100))
-    with pytest.raises(UserError, match=r"0\.0 GB free, the LMDBs need about"):
-        write_lmdb_pair(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4)
+    with pytest.raises(UserError, match=r"0\.0 GB free, the images need about"):
+        write_pairs(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4)
 
 
 def test_faces_are_cut_out_of_the_middle(tmp_path: Path) -> None:
     image = noise_image(30, 41)
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    write_lmdb_pair(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8, center_crop=16)
+    write_pairs(find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8, center_crop=16)
     hr, lr = read_dataset(tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8)["a"]
     assert np.array_equal(hr, image[7:23, 12:28, ::-1])
     assert np.array_equal(lr, bicubic_downscale(hr, 8))

@@ -17,7 +17,7 @@ from srflow_plugin.checkpoints import convert
 from srflow_plugin.cli.benchmark import BENCHMARK
 from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
-from srflow_plugin.data.prepare import find_images, write_lmdb_pair
+from srflow_plugin.cli.prepare import PREPARE
 from srflow_plugin.errors import TrainingError, UserError
 from srflow_plugin.pipelines import test_pipeline, train_pipeline
 
@@ -97,32 +97,6 @@ def _load_plugins() -> None:
             raise UserError(f"plugin {plugin.name} ({plugin.value}) cannot be imported: {error!r}") from error
 
 
-def _add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="folder with HR images")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="writes OUTPUT_HR.lmdb and OUTPUT_LRx4.lmdb")
-    parser.add_argument("--scale", type=int, default=4, help="downscaling factor (default: 4)")
-    parser.add_argument("--crop-size", type=int, help="cut HR images into tiles of that size, e.g. 480; default: whole")
-    parser.add_argument(
-        "--border",
-        choices=["symmetric", "replicate"],
-        default="symmetric",
-        help="of the bicubic downscale: symmetric as in MATLAB today, replicate as in the common Set5/Set14 files",
-    )
-    parser.add_argument(
-        "--center-crop", type=int, help="first cut so many HR pixels a side out of the middle, e.g. 160"
-    )
-    parser.add_argument("--workers", type=int, help="processes (default: all cores, fewer for few images)")
-
-
-def _prepare(args: argparse.Namespace) -> None:
-    images = [image for folder in args.folders for image in find_images(folder)]
-    hr_lmdb, lr_lmdb = (Path(f"{args.output}_{kind}.lmdb") for kind in ("HR", f"LRx{args.scale}"))
-    count = write_lmdb_pair(
-        images, hr_lmdb, lr_lmdb, args.scale, args.crop_size, args.border, args.workers, args.center_crop
-    )
-    sys.stdout.write(f"{count} pairs from {len(images)} images: {hr_lmdb}, {lr_lmdb}\n")
-
-
 def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="IN", help="a checkpoint of this project, or a released SRFlow one"
@@ -142,11 +116,7 @@ TRAIN_AND_TEST: dict[str, Command] = {
     "test": ("test a model as an option file says", _add_pipeline_arguments, _test),
 }
 TOOLS: dict[str, Command] = {
-    "prepare": (
-        "make a pair of LMDBs, HR and MATLAB-bicubic LR, from images",
-        _add_prepare_arguments,
-        _prepare,
-    ),
+    **PREPARE,
     "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
     **BENCHMARK,
     **LATENT_TOOLS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import skimage
 
-from srflow_plugin.data.prepare import write_lmdb_pair
+from srflow_plugin.data.prepare import write_pairs
 from srflow_plugin.errors import UserError
 
 PHOTOGRAPHS = {
@@ -28,4 +28,4 @@ def prepare_embedded(phase: str, hr_lmdb: Path, lr_lmdb: Path, scale: int) -> No
     missing = [path.name for path in photographs if not path.exists()]
     if missing:
         raise UserError(f"this scikit-image does not carry {', '.join(missing)}; pip install 'scikit-image>=0.22'")
-    write_lmdb_pair(photographs, hr_lmdb, lr_lmdb, scale, CROP_SIZE[phase])
+    write_pairs(photographs, hr_lmdb, lr_lmdb, scale, CROP_SIZE[phase])

@@ -1,10 +1,9 @@
-"""From a folder of images to the pair of LMDBs that BasicSR's PairedImageDataset reads."""
+"""From images to the pair of LMDBs, or of folders, that BasicSR's PairedImageDataset reads."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,8 +14,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from srflow_plugin.data.download import check_free
 from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image
-from srflow_plugin.data.lmdb_pair import PNG_COMPRESSION, Pair, PairWriter, tile_key
+from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, open_writer, tile_key
 from srflow_plugin.data.resize import Border, bicubic_downscale
 from srflow_plugin.errors import UserError
 
@@ -34,24 +34,25 @@ def find_images(folder: Path) -> list[Path]:
     return images
 
 
-def write_lmdb_pair(
+def write_pairs(
     images: Sequence[Path],
-    hr_lmdb: Path,
-    lr_lmdb: Path,
+    hr: Path,
+    lr: Path,
     scale: int,
     crop_size: int | None = None,
     border: Border = "symmetric",
     num_workers: int | None = None,
     center_crop: int | None = None,
 ) -> int:
-    """Write images and their MATLAB-bicubic LR as two LMDBs with the same keys.
+    """Write images and their MATLAB-bicubic LR under the same names, as two LMDBs or two folders of PNG files.
 
     A run that was killed, or found an image that cannot be used, goes on where it was when it is started again; one
-    whose LMDBs are complete has nothing to do. Until then they are called ``*.unfinished.lmdb``.
+    that is complete has nothing to do.
 
     Args:
         images: HR image files; 8 bit, read as colour.
-        hr_lmdb, lr_lmdb: folders to make, ``*.lmdb``. They appear when complete, or not at all.
+        hr, lr: what to make. ``*.lmdb`` appear when complete, or not at all: until then they are called
+            ``*.unfinished.lmdb``. Other names become folders of PNG files.
         scale: downscaling factor.
         crop_size: cut each image into tiles of that many HR pixels a side (small entries are read faster in training),
             the last one of a row or column moved back inside; None keeps images whole, cropped to a multiple of
@@ -70,20 +71,17 @@ def write_lmdb_pair(
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise UserError(f"two images would be stored as {twice!r}; rename one")
-    for lmdb in (hr_lmdb, lr_lmdb):
-        if lmdb.suffix != ".lmdb":
-            raise UserError(f"{lmdb} must end in .lmdb")
 
     settings = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
     versions = {key: [str(path), path.stat().st_size] for key, path in zip(keys, images, strict=True)}
-    writer = PairWriter(hr_lmdb, lr_lmdb, settings, versions)
+    writer = open_writer(hr, lr, settings, versions)
     if writer.complete:
-        return count_pairs(hr_lmdb)
+        return writer.count()
     todo = [path for path, key in zip(images, keys, strict=True) if not writer.has(key)]
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
     make = partial(make_pairs, scale=scale, crop_size=crop_size, border=border, center_crop=center_crop)
     try:
-        check_space(todo, hr_lmdb.parent, scale, center_crop)
+        check_space(todo, hr.parent, scale, center_crop)
         with tqdm(total=len(images), initial=len(images) - len(todo), unit="image") as bar:
             for pairs in _in_parallel(make, todo, workers):
                 writer.put(pairs)
@@ -93,13 +91,8 @@ def write_lmdb_pair(
         writer.close()
 
 
-def count_pairs(lmdb: Path) -> int:
-    """Number of images that an LMDB lists."""
-    return len((lmdb / "meta_info.txt").read_text().splitlines())
-
-
 def check_space(images: Sequence[Path], folder: Path, scale: int, center_crop: int | None) -> None:
-    """Say before any work that the LMDBs will not fit on the disk.
+    """Say before any work that the images will not fit on the disk.
 
     Raises:
         UserError: with what is needed and what is free.
@@ -113,12 +106,7 @@ def check_space(images: Sequence[Path], folder: Path, scale: int, center_crop: i
             continue  # whoever reads it says what is wrong with it
         pixels += min(width, center_crop or width) * min(height, center_crop or height)
     needed = pixels * PNG_BYTES_PER_PIXEL * (1 + 1 / scale**2)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder} has {free / 1e9:.1f} GB free, the LMDBs need about {needed / 1e9:.1f} GB; make room, or choose "
-            "another disk with -o"
-        )
+    check_free(folder, needed, "the images need", "choose another disk with -o")
 
 
 def make_pairs(

@@ -1,10 +1,12 @@
-"""Two LMDBs, HR and LR with the same keys, in the layout of BasicSR's LmdbMaker, written so that a kill costs nothing.
+"""HR and LR images under the same names, written so that a kill costs nothing: two LMDBs, or folders of PNG files.
 
-BasicSR's own maker refuses a folder that is there, and lists images in meta_info.txt before they are in the LMDB.
+The LMDBs have the layout of BasicSR's LmdbMaker, which itself refuses a folder that is there, and lists images in
+meta_info.txt before they are in the LMDB.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import struct
@@ -15,9 +17,11 @@ from typing import Any, NamedTuple
 import lmdb
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import complete_or_absent
 
 MAP_SIZE = 2**40  # address space, not disk; as BasicSR
 PNG_COMPRESSION = 1
+SETTINGS_FILE = "prepared.json"
 
 
 class Pair(NamedTuple):
@@ -28,7 +32,7 @@ class Pair(NamedTuple):
     lr_png: bytes
 
 
-class PairWriter:
+class LmdbWriter:
     """Writes a pair of LMDBs under other names, which they lose when complete.
 
     Args:
@@ -50,13 +54,13 @@ class PairWriter:
         self.unfinished = tuple(path.with_name(f"{path.stem}.unfinished.lmdb") for path in self.final)
         self.settings = settings
         self._rename()  # where a kill came between the two
-        self.complete = hr.exists() and lr.exists() and _settings(hr) == settings
+        self.complete = hr.exists() and lr.exists() and _read_settings(hr / SETTINGS_FILE) == settings
         for path in self.final:
             if path.exists() and not self.complete:
                 raise UserError(f"{path} exists, made from other images or otherwise; delete it or choose another name")
         if self.complete:
             return
-        begun = _settings(self.unfinished[0]) or {}
+        begun = _read_settings(self.unfinished[0] / SETTINGS_FILE) or {}
         begun_images = begun.pop("images", {})
         if {**begun, "images": images} != settings:
             self.discard()
@@ -65,7 +69,7 @@ class PairWriter:
         # What is written survives this process without sync; finish() makes it survive the machine.
         self.databases = [lmdb.open(str(path), map_size=MAP_SIZE, sync=False) for path in self.unfinished]
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
-        _settings_file(self.unfinished[0]).write_text(json.dumps(settings))
+        (self.unfinished[0] / SETTINGS_FILE).write_text(json.dumps(settings))
 
     def has(self, key: str) -> bool:
         """Whether an image has been put: LR comes last, and all of an image at once."""
@@ -90,6 +94,10 @@ class PairWriter:
             database.close()
         self._rename()
         return len(lines)
+
+    def count(self) -> int:
+        """How many pairs a complete pair of LMDBs has."""
+        return len((self.final[0] / "meta_info.txt").read_text().splitlines())
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -116,17 +124,68 @@ class PairWriter:
                     path.rename(final)
 
 
+class FolderWriter:
+    """Writes a pair of folders, ``KEY.png`` in each: a file is whole or not there. Otherwise as :class:`LmdbWriter`."""
+
+    def __init__(self, hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, Any]) -> None:
+        self.folders = (hr, lr)
+        self.settings = {**settings, "images": images}
+        self.settings_file = hr.with_name(SETTINGS_FILE)  # BasicSR takes every file in the folders for an image
+        begun = _read_settings(self.settings_file) or {}
+        self.complete = begun == {**self.settings, "pairs": self.count()}
+        if self.complete:
+            return
+        begun_images = begun.pop("images", {})
+        begun.pop("pairs", None)
+        if any(folder.exists() and any(folder.iterdir()) for folder in self.folders) and begun != settings:
+            raise UserError(
+                f"{hr} or {lr} holds something else, or images made otherwise; delete it or choose another name"
+            )
+        for folder in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for key, version in begun_images.items():
+            if images.get(key) != version:
+                self._forget(key)
+        self.settings_file.write_text(json.dumps(self.settings))
+
+    def has(self, key: str) -> bool:
+        return any((self.folders[1] / f"{name}.png").exists() for name in (key, tile_key(key, 1)))
+
+    def put(self, pairs: Iterable[Pair]) -> None:
+        for pair in reversed(list(pairs)):  # the first tile's LR image comes last: has() looks at it
+            for folder, png in zip(self.folders, (pair.hr_png, pair.lr_png), strict=True):
+                with complete_or_absent(folder / f"{pair.key}.png") as unfinished:
+                    unfinished.write_bytes(png)
+
+    def finish(self) -> int:
+        self.settings_file.write_text(json.dumps({**self.settings, "pairs": self.count()}))
+        return self.count()
+
+    def count(self) -> int:
+        return len(list(self.folders[1].glob("*.png")))
+
+    def close(self) -> None:
+        pass
+
+    def _forget(self, key: str) -> None:
+        for folder in reversed(self.folders):
+            for path in (folder / f"{key}.png", *sorted(folder.glob(f"{glob.escape(key)}_s[0-9][0-9][0-9]*.png"))):
+                path.unlink(missing_ok=True)
+
+
+def open_writer(hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, Any]) -> LmdbWriter | FolderWriter:
+    """The writer for two ``*.lmdb``, or for two folders of files."""
+    if (hr.suffix == ".lmdb") != (lr.suffix == ".lmdb"):
+        raise UserError(f"{hr} and {lr}: both must end in .lmdb, or none")
+    return (LmdbWriter if hr.suffix == ".lmdb" else FolderWriter)(hr, lr, settings, images)
+
+
 def tile_key(key: str, number: int) -> str:
     """Key of an image's tile, counted from 1."""
     return f"{key}_s{number:03d}"
 
 
-def _settings_file(hr: Path) -> Path:
-    return hr / "prepared.json"
-
-
-def _settings(hr: Path) -> dict[str, Any] | None:
-    path = _settings_file(hr)
+def _read_settings(path: Path) -> dict[str, Any] | None:
     try:
         settings: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     except ValueError:

@@ -1,0 +1,130 @@
+"""Large files from the network: gone on with where the connection broke, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from srflow_plugin import __version__
+from srflow_plugin.errors import UserError
+
+ATTEMPTS = 5  # without a byte in between
+PAUSE = 2.0  # seconds, doubled with each attempt
+TIMEOUT = 60.0  # seconds without a byte
+CHUNK = 1 << 20
+RANGE_NOT_SATISFIABLE = 416
+
+
+def download(url: str, path: Path, size: int | None = None, checksum: str | None = None) -> None:
+    """Fetch a file; it appears when complete and checked. A call that was interrupted is gone on with by the next.
+
+    Args:
+        url: http or https.
+        path: what to write; meanwhile ``*.part`` beside it.
+        size: expected, bytes.
+        checksum: see :func:`verify`.
+
+    Raises:
+        UserError: it cannot be had, or is not what was expected.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    attempt = 0
+    while True:
+        before = _size(part)
+        try:
+            _fetch_rest(url, part, size)
+            break
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            attempt = 1 if _size(part) > before else attempt + 1
+            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            if refused or attempt == ATTEMPTS:
+                raise UserError(
+                    f"{url} cannot be fetched ({error}); try again later, it goes on where this stopped, or fetch it "
+                    f"otherwise and put it at {path}"
+                ) from None
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+    try:
+        verify(part, size, checksum)
+    except UserError:
+        part.unlink()
+        raise
+    part.replace(path)
+
+
+def verify(path: Path, size: int | None, checksum: str | None) -> None:
+    """Compare a file with what it should be.
+
+    Args:
+        path: the file.
+        size: bytes.
+        checksum: "sha256:..." or "md5:...", in hexadecimal digits.
+
+    Raises:
+        UserError: it is another file, or a damaged one.
+    """
+    if size is not None and _size(path) != size:
+        raise UserError(f"{path} has {_size(path)} bytes, {size} are expected; delete it and fetch it again")
+    if checksum is not None:
+        algorithm, _, expected = checksum.partition(":")
+        with path.open("rb") as file, tqdm.wrapattr(file, "read", total=_size(path), desc=f"checking {path.name}") as f:
+            digest = hashlib.new(algorithm, usedforsecurity=False)
+            while chunk := f.read(CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != expected:
+            raise UserError(
+                f"{path} has another {algorithm} than expected: damaged, or changed by its publishers; fetch it again"
+            )
+
+
+def check_free(folder: Path, needed: float, what: str, remedy: str) -> None:
+    """Say before any work that something will not fit on the disk.
+
+    Raises:
+        UserError: with what is needed and what is free.
+    """
+    while not folder.exists():
+        folder = folder.absolute().parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, {what} about {needed / 1e9:.1f} GB; make room, or {remedy}"
+        )
+
+
+def _fetch_rest(url: str, part: Path, size: int | None) -> None:
+    """Append to ``part`` what is missing of it."""
+    done = _size(part)
+    request = urllib.request.Request(url, headers={"User-Agent": f"srflow_plugin/{__version__}"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == RANGE_NOT_SATISFIABLE and done:  # nothing is missing, or it is another file: verify() tells
+            return
+        raise
+    with answer:
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole
+            done = 0
+        announced = answer.headers.get("Content-Length")
+        total = done + int(announced) if announced is not None else size
+        check_free(part.parent, (total or done) - done, f"{part.stem} needs", "choose another disk with --downloads")
+        bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem)
+        with bar, part.open("ab" if done else "wb") as file:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+        if total is not None and _size(part) < total:
+            raise ConnectionError(f"the connection broke after {_size(part)} of {total} bytes")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
