@@ -20,6 +20,7 @@ from srflow_plugin.losses.nll_loss import NLLLoss  # noqa: E402
 from srflow_plugin.metrics.diversity import calculate_diversity, calculate_pixel_std  # noqa: E402
 from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips  # noqa: E402
 from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr  # noqa: E402
+from srflow_plugin.metrics.nll import calculate_nll  # noqa: E402
 from srflow_plugin.models.srflow_model import SRFlowModel  # noqa: E402
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "calculate_diversity",
     "calculate_lpips",
     "calculate_lr_psnr",
+    "calculate_nll",
     "calculate_pixel_std",
     "calculate_stlpips",
     "load_network",

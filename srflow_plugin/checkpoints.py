@@ -112,7 +112,7 @@ def network_weights(state: Mapping[str, Any], param_key: str = "params", name: s
 
 def _weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> tuple[Weights, Weights]:
     """Weights under our names, and what SRFlow does not use of a released file under the released ones."""
-    flat = _flat(state, param_key, name)
+    flat = flat_weights(state, param_key, name)
     if any(key.startswith("flowUpsamplerNet.") for key in flat):
         return from_released(flat, name)
     if any(key.startswith("flow.") for key in flat):
@@ -133,7 +133,7 @@ def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: s
     the SRFlowNet with ``encoder_skip="conv_first"``.
     """
     weights = {}
-    for key, value in _flat(state, param_key, name).items():
+    for key, value in flat_weights(state, param_key, name).items():
         key = re.sub(r"^RRDB_trunk\.(\d+)\.RDB", r"body.\1.rdb", key)
         key = re.sub(r"^trunk_conv\.", "conv_body.", key)
         key = re.sub(r"^(?:conv_up|upconv)(\d+)\.", lambda match: f"upconvs.{int(match[1]) - 1}.", key)
@@ -157,7 +157,7 @@ def check_encoder_fit(weights: Weights, encoder: RRDBEncoder, name: str) -> Weig
     return {key: weights[key] for key in expected}
 
 
-def _flat(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
+def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
     present = [key for key in (param_key, "params_ema", "params") if key in state]
     flat = state[present[0]] if present else state
     if not isinstance(flat, Mapping) or not all(

@@ -238,6 +238,21 @@ def test_validation_measures_every_temperature_and_draws(tiny_options: Options) 
     assert model.metric_results == first  # val.seed
 
 
+def test_validation_measures_the_nll_once(tiny_options: Options) -> None:
+    tiny_options["val"]["metrics"]["nll"] = {"type": "calculate_nll"}
+    model = build_model(tiny_options)
+    train(model, 1, 1)
+    model.validation(val_loader(tiny_options), 1, None, save_img=False)
+    assert set(model.metric_results) == {"nll", "psnr_tau0", "psnr_tau0.8", "psnr_bicubic"}
+    item = next(iter(val_loader(tiny_options)))
+    assert model.metric_results["nll"] == pytest.approx(float(model.net_g_ema.code_length(item["gt"], item["lq"])))
+    first = model.metric_results["nll"]
+    train(model, 2, 4)
+    model.validation(val_loader(tiny_options), 4, None, save_img=False)
+    lowest = min(first, model.metric_results["nll"])
+    assert first != lowest and model.best_metric_results["held_out"]["nll"]["val"] == lowest
+
+
 def test_validation_counts_nonfinite_values(tiny_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model(tiny_options)
     train(model, 1, 1)

@@ -137,6 +137,18 @@ def test_seeded_sampling_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_code_length_is_the_dequantised_density_whatever_the_noise_in_training() -> None:
+    gt, lq = image_pair(4, 4, 6)
+    gt = (255 * gt).round() / 255
+    for setting in ({}, {"noise": "uniform"}, {"noise": "conditional"}):
+        network = small_network(**setting)
+        noise = torch.rand(gt.shape, generator=torch.Generator().manual_seed(3)) / 256
+        expected = network(gt + noise, lq) + 8
+        torch.testing.assert_close(network.code_length(gt, lq, seed=3), expected)
+        torch.testing.assert_close(network.code_length(gt, lq, 3, network.features(lq)), expected)
+        assert not torch.equal(network.code_length(gt, lq, seed=4), expected)
+
+
 def test_noise_settings() -> None:
     gt, lq = image_pair(4, 4, 6)
     quiet = small_network().train()

@@ -33,6 +33,8 @@ from srflow_plugin.flow import (
     sigmoid_scale,
 )
 
+EIGHT_BIT_LEVELS = 256
+
 
 class NLLTerms(NamedTuple):
     """The negative log-likelihood and what it is made of, each (B,) in bits per dimension: nll = prior + logdet.
@@ -192,6 +194,25 @@ class SRFlowNet(nn.Module):
         if with_image:
             image = self._decode([torch.zeros_like(latent) for latent in latents], lq, self._contexts(features))
         return NLLTerms(prior + logdet, prior, logdet, image)
+
+    @torch.no_grad()
+    def code_length(self, gt: Tensor, lq: Tensor, seed: int = 0, features: Sequence[Context] | None = None) -> Tensor:
+        """Bits per dimension that coding the 8 bit image ``gt`` given ``lq`` takes at most: (B,).
+
+        One draw of ``log2 256 - log2 p(gt + U[0, 1/256) | lq) / dimensions``, the bound of uniform dequantisation
+        (Theis et al., ICLR 2016), whatever noise the network is trained with. ``noise: uniform`` trains on it.
+
+        Args:
+            gt: (B, 3, scale*h, scale*w), multiples of 1/255.
+            lq: (B, 3, h, w).
+            seed: of the draw.
+            features: :meth:`features` of ``lq``, if at hand.
+        """
+        generator = torch.Generator(gt.device).manual_seed(seed)
+        noisy = gt + torch.rand(gt.shape, generator=generator, dtype=gt.dtype, device=gt.device) / EIGHT_BIT_LEVELS
+        latents, log_det = self._encode(noisy, lq, self._contexts(self.features(lq) if features is None else features))
+        dimensions = sum(latent[0].numel() for latent in latents)
+        return bits_per_dimension(latents_log_prob(latents) + log_det, dimensions) + math.log2(EIGHT_BIT_LEVELS)
 
     def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
         """``gt`` given ``lq`` -> latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from basicsr.archs import build_network
 from basicsr.utils import img2tensor, tensor2img
+from torch import nn
 from tqdm import tqdm
 
 from srflow_plugin.archs.explosions import count_exploded
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.benchmark.records import Records
-from srflow_plugin.checkpoints import load_network
+from srflow_plugin.checkpoints import flat_weights, load_network, read_checkpoint
+from srflow_plugin.cli.options import load_options
 from srflow_plugin.data.images import read_image, write_image
 from srflow_plugin.data.prepare import find_images
 from srflow_plugin.errors import UserError
 from srflow_plugin.pictures import bicubic_upscale
+
+OPTION_SUFFIXES = (".yml", ".yaml")
+Result = TypeVar("Result")
 
 
 class Pair(NamedTuple):
@@ -44,7 +51,7 @@ class Method(NamedTuple):
     name: str
     temperature: float | None = None
     num_samples: int = 1
-    source: Path | None = None  # checkpoint, or the folder of files; None: bicubic upscaling
+    source: Path | None = None  # checkpoint, option file of a network, or the folder of files; None: bicubic upscaling
     draws: bool = True  # False: the files are there
 
     @property
@@ -62,6 +69,7 @@ class Settings(NamedTuple):
     net: str
     lr_border: str
     tile: int | str | None
+    niqe: bool
     device: str
 
 
@@ -78,7 +86,13 @@ def find_set(name: str, hr: Path, lr: Path) -> BenchmarkSet:
 
 
 def fingerprint(source: Path) -> str:
-    """The first digits of a file's SHA-256; of a folder's, names, sizes and times of what is in it."""
+    """The first digits of a file's SHA-256; of a folder's, names, sizes and times of what is in it.
+
+    The weights that an option file names are part of it.
+    """
+    if source.suffix in OPTION_SUFFIXES:
+        weights = Path(load_options(source).get("path", {}).get("pretrain_network_g") or source)
+        return hashlib.sha256(source.read_bytes() + weights.read_bytes()).hexdigest()[:12]
     if source.is_file():
         return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.rglob("*.*"))
@@ -107,12 +121,43 @@ def draw_all(
         if method.draws:
             by_source.setdefault(method.source, []).append(method)
     for source, of_source in by_source.items():
-        network = None if source is None else load_network(source).to(settings.device)
+        network = _load(source, settings.device)
         work = [(dataset, pair) for dataset in sets for pair in dataset.pairs]
         for dataset, pair in tqdm(work, unit="image", desc=of_source[0].family):
             todo = [method for method in of_source if not _is_drawn(folder, dataset, method, pair, records)]
             if todo:
                 _draw_image(folder, dataset, pair, todo, network, settings, records)
+
+
+def _load(source: Path | None, device: str) -> nn.Module | None:
+    """An SRFlow network from a checkpoint, another network from an option file, nothing for bicubic upscaling."""
+    if source is None:
+        return None
+    network = image_network(source) if source.suffix in OPTION_SUFFIXES else load_network(source)
+    return network.to(device)
+
+
+def image_network(option_file: Path) -> nn.Module:
+    """A network that makes one image of an LR image: ``network_g`` of an option file, with ``path.pretrain_network_g``.
+
+    Raises:
+        UserError: the file, its network or its weights cannot be used.
+    """
+    opt = load_options(option_file)
+    path, section = opt.get("path") or {}, opt.get("network_g")
+    if not isinstance(section, dict) or not isinstance(path, dict) or not path.get("pretrain_network_g"):
+        raise UserError(f"{option_file} needs network_g and path.pretrain_network_g")
+    try:
+        network: nn.Module = build_network(section)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{option_file}: network_g cannot be built: {error}") from None
+    weights = Path(path["pretrain_network_g"])
+    try:
+        network.load_state_dict(flat_weights(read_checkpoint(weights), path.get("param_key_g", "params"), str(weights)))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{weights} does not fit network_g of {option_file}: {reason}") from None
+    return network.eval()
 
 
 def _is_drawn(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair, records: Records) -> bool:
@@ -125,44 +170,60 @@ def _draw_image(
     dataset: BenchmarkSet,
     pair: Pair,
     methods: Sequence[Method],
-    network: SRFlowNet | None,
+    network: nn.Module | None,
     settings: Settings,
     records: Records,
 ) -> None:
     images = read_image(pair.hr), read_image(pair.lr)
     scale = image_scale(pair, *images)
-    if network is not None and network.scale != scale:
+    if isinstance(network, SRFlowNet) and network.scale != scale:
         raise UserError(f"{methods[0].source} is a network of scale {network.scale}, {dataset.name} of scale {scale}")
     gt, lq = (_tensor(image, settings.device) for image in images)
-    features, nll = None, None
-    if network is not None:
-        start = time.perf_counter()
-        with torch.no_grad():
-            features = network.features(lq) if settings.tile is None else None
-            encoder_seconds = time.perf_counter() - start
-            nll = float(network(gt, lq)) if settings.tile is None else None
+    common: dict[str, float] = {}
+    arguments: dict[str, Any] = {"seed": settings.seed, "tile": settings.tile}
+    if isinstance(network, SRFlowNet) and settings.tile is None:
+        common["encoder_seconds"], features = _timed(network.features, lq)
+        common["nll_seconds"], nll = _timed(network.code_length, gt, lq, settings.seed, features)
+        common["nll"] = float(nll)
+        arguments["features"] = features
     for method in methods:
-        start = time.perf_counter()
-        if network is None:
-            samples = bicubic_upscale(lq, scale)
-            seconds = time.perf_counter() - start
+        if isinstance(network, SRFlowNet):
+            seconds, drawn = _timed(network.sample, lq, method.temperature, method.num_samples, **arguments)
+            samples = drawn[:, 0]
         else:
-            assert method.temperature is not None
-            arguments: dict[str, Any] = {"seed": settings.seed, "tile": settings.tile, "features": features}
-            samples = network.sample(lq, method.temperature, method.num_samples, **arguments)[:, 0]
-            seconds = encoder_seconds + time.perf_counter() - start
-        broken = count_exploded(samples)
-        if broken and network is not None and settings.resample is not None:
-            arguments["resample"] = settings.resample
-            samples = network.sample(lq, method.temperature or 0, method.num_samples, **arguments)[:, 0]
-        for file, sample in zip(sample_files(folder, dataset, method, pair), samples, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_image(file, tensor2img(sample))
-        values: dict[str, float] = {"seconds": seconds, "exploded": broken}
-        values["nonfinite"] = samples.numel() - int(samples.isfinite().sum())
-        if nll is not None:
-            values["nll"] = nll
+            seconds, samples = _timed(network or partial(bicubic_upscale, scale=scale), lq)
+            if samples.shape != gt.shape:
+                raise UserError(f"{method.source} made {tuple(samples.shape)} of an image of {tuple(gt.shape)}")
+        values = {**common, "exploded": count_exploded(samples)}
+        if values["exploded"] and isinstance(network, SRFlowNet) and settings.resample is not None:
+            again = network.sample(
+                lq, method.temperature or 0, method.num_samples, resample=settings.resample, **arguments
+            )
+            samples = again[:, 0]
+        files_seconds, _ = _timed(_write, sample_files(folder, dataset, method, pair), samples)
+        values.update(
+            nonfinite=samples.numel() - int(samples.isfinite().sum()),
+            seconds=seconds + common.get("encoder_seconds", 0),
+            network_seconds=seconds,
+            files_seconds=files_seconds,
+        )
         records.add(dataset.name, method.name, pair.hr.name, values)
+
+
+def _timed(work: Callable[..., Result], *arguments: Any, **options: Any) -> tuple[float, Result]:
+    """What ``work`` took in seconds, and returned."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        result = work(*arguments, **options)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def _write(files: Sequence[Path], samples: torch.Tensor) -> None:
+    for file, sample in zip(files, samples, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_image(file, tensor2img(sample))
 
 
 def image_scale(pair: Pair, gt: np.ndarray, lq: np.ndarray) -> int:

@@ -19,6 +19,7 @@ from srflow_plugin.pictures import GAP, WHITE, comparison_grid, heat_map
 FIGURES_PER_SET = 3
 SAMPLES_IN_FIGURE = 2
 ZOOM_SIDE, ZOOM = 64, 3
+FIGURE_WIDTH = 2600  # pixels
 
 
 class Column(NamedTuple):
@@ -41,10 +42,18 @@ COLUMNS = [
     Column("pixel_std", "std", 2),
     Column("psnr_best", "best PSNR", 2),
     Column("psnr_mean_image", "PSNR of mean", 2),
+    Column("niqe", "NIQE", 2),
     Column("nll", "NLL", 3),
     Column("exploded", "exploded samples", 0, True),
     Column("nonfinite", "values not finite", 0, True),
     Column("seconds", "s/image", 2),
+]
+PARTS = [  # of the time, and what is left out of a table of results
+    Column("encoder_seconds", "encoder, once for all temperatures", 3),
+    Column("network_seconds", "flow, all samples, or other network", 3),
+    Column("nll_seconds", "NLL", 3),
+    Column("files_seconds", "files", 3),
+    Column("score_seconds", "scores", 3),
 ]
 
 
@@ -91,7 +100,7 @@ def write_report(
     drawn: Records,
     scores: Records,
 ) -> str:
-    """Write per_image.csv, summary.json, table.md and figures/; return the table."""
+    """Write table.md, times.md, per_image.csv, summary.json and figures/; return the table."""
     rows = []
     for dataset in sets:
         for method in methods:
@@ -100,14 +109,14 @@ def write_report(
                 rows.append((dataset.name, method, pair.hr.name, {**scores.values[key], **drawn.values.get(key, {})}))
     with (folder / "per_image.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["set", "method", "image", *(column.key for column in COLUMNS)])
+        writer.writerow(["set", "method", "image", *(column.key for column in COLUMNS + PARTS)])
         for name, method, image, values in rows:
-            writer.writerow([name, method.name, image, *(values.get(column.key, "") for column in COLUMNS)])
+            writer.writerow([name, method.name, image, *(values.get(column.key, "") for column in COLUMNS + PARTS)])
     summary = []
     for dataset in sets:
         for method in methods:
             of_row = [values for name, other, _, values in rows if (name, other) == (dataset.name, method)]
-            columns = [column for column in COLUMNS if all(column.key in values for values in of_row)]
+            columns = [column for column in COLUMNS + PARTS if all(column.key in values for values in of_row)]
             numbers = {
                 key: float((np.sum if is_sum else np.mean)([values[key] for values in of_row]))
                 for key, _, _, is_sum in columns
@@ -117,6 +126,7 @@ def write_report(
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     table = "\n\n".join(_table(dataset.name, summary, settings) for dataset in sets) + "\n"
     (folder / "table.md").write_text(table)
+    (folder / "times.md").write_text("\n\n".join(_times(dataset.name, summary) for dataset in sets) + "\n")
     (folder / "figures").mkdir(exist_ok=True)
     for dataset in sets:
         _curves(folder, dataset, methods, summary, settings)
@@ -132,6 +142,8 @@ def protocol(method: Method, settings: Settings) -> str:
         parts += [f"tau {method.temperature:g}, {method.num_samples} samples, seed {settings.seed}"]
         parts += [f"resample {settings.resample:g}"] if settings.resample is not None else []
         parts += [f"sha256 {fingerprint(method.source)}"]
+    elif method.source is not None and method.draws:
+        parts += [f"sha256 {fingerprint(method.source)} of {method.source.name}"]
     elif not method.draws:
         parts += [f"files of {method.source}"]
     return ", ".join(parts)
@@ -156,6 +168,20 @@ def _table(name: str, summary: Sequence[dict[str, Any]], settings: Settings) -> 
     for published in others:
         numbers = [_number(published.values.get(key), digits) for key, _, digits, _ in columns]
         lines.append(_line([f"*{published.method}*", *numbers, f"*{published.protocol}*"]))
+    return "\n".join(lines)
+
+
+def _times(name: str, summary: Sequence[dict[str, Any]]) -> str:
+    """Seconds per image by part."""
+    lines = [
+        f"## {name}, seconds per image",
+        "",
+        _line(["method", *(column.title for column in PARTS)]),
+        _line(["---"] * 6),
+    ]
+    for row in summary:
+        if row["set"] == name:
+            lines.append(_line([row["method"], *(_number(row.get(column.key), column.digits) for column in PARTS)]))
     return "\n".join(lines)
 
 
@@ -218,11 +244,11 @@ def _picture(folder: Path, dataset: BenchmarkSet, methods: Sequence[Method], num
             spread = np.std(np.stack(samples).astype(np.float64), axis=0).mean(2)
             maps.append((f"std, {method.name}", heat_map(spread, "grey levels")))
     columns.append(("GT", gt))
-    whole = comparison_grid(columns, gt.shape[0])
     path = folder / "figures" / f"{dataset.name}_{number:06d}.png"
     crops = [(title, _zoomed(image, gt)) for title, image in columns]
     side = crops[-1][1].shape[0]
-    write_image(path, _stack([whole, comparison_grid(crops, side), *([_in_a_row(maps)] if maps else [])]))
+    rows = [*_in_rows(columns, gt.shape[0]), *_in_rows(crops, side)]
+    write_image(path, _stack(rows + (_in_rows(maps, maps[0][1].shape[0]) if maps else [])))
 
 
 def _zoomed(image: np.ndarray, gt: np.ndarray) -> np.ndarray:
@@ -239,8 +265,11 @@ def _zoomed(image: np.ndarray, gt: np.ndarray) -> np.ndarray:
     return cv2.resize(crop, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
 
 
-def _in_a_row(titled: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    return comparison_grid(titled, titled[0][1].shape[0])
+def _in_rows(titled: Sequence[tuple[str, np.ndarray]], height: int) -> list[np.ndarray]:
+    """Pictures side by side, as many in a row as a wide screen takes."""
+    widths = [round(image.shape[1] * height / image.shape[0]) for _, image in titled]
+    in_a_row = max(1, FIGURE_WIDTH // (max(widths) + GAP))
+    return [comparison_grid(titled[first : first + in_a_row], height) for first in range(0, len(titled), in_a_row)]
 
 
 def _stack(pictures: Sequence[np.ndarray]) -> np.ndarray:

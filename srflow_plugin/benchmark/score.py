@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -13,36 +15,67 @@ from srflow_plugin.benchmark.records import Records, Values
 from srflow_plugin.data.images import read_image
 from srflow_plugin.errors import UserError
 from srflow_plugin.metrics.samples import is_of_samples, measure
+from srflow_plugin.parallel import in_parallel
+
+NIQE_BLOCK = 96
+IMAGES_PER_WORKER = 8  # fewer do not repay the start of a process
 
 
 def metric_sections(scale: int, settings: Settings) -> dict[str, dict[str, Any]]:
     """The columns, as sections of an option file's ``val.metrics``."""
-    psnr, ssim = {"type": "calculate_psnr", "crop_border": 0}, {"type": "calculate_ssim", "crop_border": 0}
+    ssim_type = "calculate_ssim_pt" if settings.device.startswith("cuda") else "calculate_ssim"
+    psnr, ssim = {"type": "calculate_psnr", "crop_border": 0}, {"type": ssim_type, "crop_border": 0}
     on_y = {"crop_border": scale, "test_y_channel": True}
-    distance = {"net": settings.net, "better": "lower"}
     return {
         "psnr": psnr,
         "ssim": ssim,
         "psnr_y": {**psnr, **on_y},
         "ssim_y": {**ssim, **on_y},
-        "distance": {"type": f"calculate_{settings.distance}", **distance},
+        "distance": {"type": f"calculate_{settings.distance}", "net": settings.net},
         "lr_psnr": {"type": "calculate_lr_psnr", "scale": scale, "lr_border": settings.lr_border},
         "psnr_best": {**psnr, "over": "best"},
         "psnr_mean_image": {**psnr, "over": "mean_image"},
         "diversity": {"type": "calculate_diversity", "distance": settings.distance, "net": settings.net},
         "pixel_std": {"type": "calculate_pixel_std"},
+        **({"niqe": {"type": "calculate_niqe", "crop_border": scale}} if settings.niqe else {}),
     }
 
 
+class Work(NamedTuple):
+    """An image of a method that is not scored yet."""
+
+    dataset: str
+    method: str
+    pair: Pair
+    files: list[Path]
+
+
 def score_all(
-    folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, records: Records
+    folder: Path,
+    sets: Sequence[BenchmarkSet],
+    methods: Sequence[Method],
+    settings: Settings,
+    records: Records,
+    workers: int,
 ) -> None:
     """Score the outputs that are not scored yet."""
-    work = [(dataset, method, pair) for dataset in sets for method in methods for pair in dataset.pairs]
-    for dataset, method, pair in tqdm(work, unit="image", desc="scores"):
-        if not records.has(dataset.name, method.name, pair.hr.name):
-            files = sample_files(folder, dataset, method, pair)
-            records.add(dataset.name, method.name, pair.hr.name, score(files, pair, settings))
+    work = [
+        Work(dataset.name, method.name, pair, sample_files(folder, dataset, method, pair))
+        for dataset in sets
+        for method in methods
+        for pair in dataset.pairs
+    ]
+    todo = [item for item in work if not records.has(item.dataset, item.method, item.pair.hr.name)]
+    workers = max(1, min(workers, len(todo) // IMAGES_PER_WORKER))
+    with tqdm(total=len(work), initial=len(work) - len(todo), unit="image", desc="scores") as bar:
+        for item, values in zip(todo, in_parallel(partial(_score, settings=settings), todo, workers), strict=True):
+            records.add(item.dataset, item.method, item.pair.hr.name, values)
+            bar.update()
+
+
+def _score(work: Work, settings: Settings) -> Values:
+    start = time.perf_counter()
+    return {**score(work.files, work.pair, settings), "score_seconds": time.perf_counter() - start}
 
 
 def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
@@ -53,6 +86,8 @@ def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
         if sample.shape != gt.shape:
             sizes = f"{sample.shape[0]}x{sample.shape[1]}, its ground truth {gt.shape[0]}x{gt.shape[1]}"
             raise UserError(f"{file} is {sizes}: they must be the same size")
+    if settings.niqe and (gt.shape[0] - 2 * scale) // NIQE_BLOCK * ((gt.shape[1] - 2 * scale) // NIQE_BLOCK) < 2:
+        raise UserError(f"{pair.hr} is too small for NIQE, which needs two blocks of 96x96; leave out --niqe")
     return {
         name: measure(samples, gt, lq, section)
         for name, section in metric_sections(scale, settings).items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -51,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tile", type=int, help="side of tiles in LR pixels, for large images (default: whole images)")
     parser.add_argument("--bicubic", action="store_true", help="bicubic upscaling as a row")
     parser.add_argument(
+        "--network",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "FILE"),
+        help="any other network, as an option file's network_g and path.pretrain_network_g say (RRDBNet, SwinIR, ...)",
+    )
+    parser.add_argument(
         "--images",
         nargs=2,
         action="append",
@@ -68,34 +77,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="symmetric",
         help="how the LR images were made; replicate for the common Set5 ... Urban100 files (default: symmetric)",
     )
+    parser.add_argument("--niqe", action="store_true", help="NIQE, too, which takes as long as the rest")
+    parser.add_argument("--workers", type=int, help="processes that score (default: all cores; on a GPU one)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, cuda:1")
 
 
 def run(args: argparse.Namespace) -> None:
     sets = [find_set(name, Path(hr), Path(lr)) for name, hr, lr in args.sets]
     methods = _methods(args)
-    settings = Settings(args.seed, args.resample, args.distance, args.net, args.lr_border, args.tile, args.device)
+    settings = Settings(
+        args.seed, args.resample, args.distance, args.net, args.lr_border, args.tile, args.niqe, args.device
+    )
     perceptual_network(settings.distance, settings.net)  # says at once if it cannot be had
     args.output.mkdir(parents=True, exist_ok=True)
-    _check_same(args.output / "protocol.json", sets, methods, settings)
     drawn, scores = Records(args.output / "drawn.jsonl"), Records(args.output / "scores.jsonl")
+    used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
+    _check_same(args.output / "protocol.json", sets, methods, settings, used)
     draw_all(args.output, sets, methods, settings, drawn)
-    score_all(args.output, sets, methods, settings, scores)
+    workers = args.workers or (1 if args.device.startswith("cuda") else os.cpu_count() or 1)
+    score_all(args.output, sets, methods, settings, scores, workers)
     sys.stdout.write(write_report(args.output, sets, methods, settings, drawn, scores))
-    sys.stdout.write(f"\n{args.output}: table.md, summary.json, per_image.csv, figures/\n")
+    sys.stdout.write(f"\n{args.output}: table.md, times.md, summary.json, per_image.csv, figures/\n")
 
 
 def _methods(args: argparse.Namespace) -> list[Method]:
-    if min(args.temperature) < 0 or args.num_samples < 1 or not 0 <= (args.resample or 0) < 1:
-        raise UserError("--temperature must be 0 or more, --num-samples 1 or more, --resample from 0 to below 1")
+    if (
+        min(args.temperature) < 0
+        or args.num_samples < 1
+        or (args.workers or 1) < 1
+        or not 0 <= (args.resample or 0) < 1
+    ):
+        raise UserError(
+            "--temperature must be 0 or more, --num-samples and --workers 1 or more, --resample from 0 to below 1"
+        )
     methods = [Method("bicubic")] if args.bicubic else []
     for checkpoint in args.checkpoint:
-        if not checkpoint.is_file():
-            raise UserError(f"{checkpoint} does not exist; correct the path")
-        methods += checkpoint_methods(checkpoint, args.temperature, args.num_samples)
+        methods += checkpoint_methods(_existing(checkpoint), args.temperature, args.num_samples)
+    methods += [Method(name, source=_existing(file)) for name, file in args.network]
     methods += [Method(name, source=Path(folder), draws=False) for name, folder in args.images]
     if not methods:
-        raise UserError("nothing to compare: give --checkpoint, --images or --bicubic")
+        raise UserError("nothing to compare: give --checkpoint, --network, --images or --bicubic")
     for kind, names in (("method", [m.name for m in methods]), ("data set", [name for name, _, _ in args.sets])):
         name, count = Counter(names).most_common(1)[0]
         if count > 1:
@@ -106,8 +127,16 @@ def _methods(args: argparse.Namespace) -> list[Method]:
     return methods
 
 
-def _check_same(path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings) -> None:
-    """What is in the folder was made in the same way, or the folder is new. Sets and methods may be added."""
+def _existing(file: str | Path) -> Path:
+    if not Path(file).is_file():
+        raise UserError(f"{file} does not exist; correct the path")
+    return Path(file)
+
+
+def _check_same(
+    path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, used: set[str]
+) -> None:
+    """What is in the folder was made in the same way. Sets and methods may be added; those ``used`` have results."""
     described: dict[str, Any] = {key: value for key, value in settings._asdict().items() if key != "device"}
     for dataset in sets:
         described[f"set {dataset.name}"] = [
@@ -118,7 +147,8 @@ def _check_same(path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Meth
         described[f"method {method.name}"] = [method.temperature, method.num_samples, source]
     earlier = json.loads(path.read_text()) if path.exists() else {}
     for key, value in described.items():
-        if earlier.get(key, value) != value:
+        name = key.partition(" ")[2]  # of a set or method
+        if earlier.get(key, value) != value and used and (not name or name in used):
             raise UserError(f"{path.parent} holds a benchmark with another {key}; choose another folder with -o")
     path.write_text(json.dumps({**earlier, **described}, indent=1) + "\n")
 

@@ -176,10 +176,12 @@ def check_options(opt: Section, is_train: bool) -> None:
         _check_dataset(f"datasets.{phase}", dataset, is_train)
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
         own = ("over",) if model_type == "SRFlowModel" else ()
-        _registered_section(f"val.metrics.{name}", metric, METRIC_REGISTRY, given=("img", "img2", "lq", "better", *own))
+        _registered_section(
+            f"val.metrics.{name}", metric, METRIC_REGISTRY, given=("img", "img2", "lq", "nll", "better", *own)
+        )
         if metric.get("over", "mean") not in typing.get_args(Over):
             raise UserError(f"val.metrics.{name}.over: {metric['over']!r} is not {_describe(Over)}")
-        _try_metric(f"val.metrics.{name}", metric)
+        _try_metric(f"val.metrics.{name}", metric, model_type)
     if is_train:
         _check_training(opt)
     _check_ranges(opt)
@@ -187,11 +189,11 @@ def check_options(opt: Section, is_train: bool) -> None:
         _check_srflow(opt, is_train)
 
 
-def _try_metric(where: str, metric: Section) -> None:
+def _try_metric(where: str, metric: Section, model_type: str) -> None:
     """Metrics say nothing about the types of their options: better now than after the first hours of training."""
     image = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)  # a multiple of every scale
     try:
-        measure([image, image[:, ::-1]], image[::-1], None, metric)
+        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type == "SRFlowModel" else None)
     except Exception as error:
         raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -50,7 +51,9 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
                     f"{url} cannot be fetched ({error}); try again later, it goes on where this stopped, or fetch it "
                     f"otherwise and put it at {path}"
                 ) from None
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+            pause = PAUSE * 2 ** (attempt - 1)
+            tqdm.write(f"{path.name}: {error}; trying again in {pause:g} s", file=sys.stderr)
+            time.sleep(pause)
     try:
         verify(part, size, checksum)
     except UserError:

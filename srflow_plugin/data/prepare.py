@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image
 from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, open_writer, tile_key
 from srflow_plugin.data.resize import Border, bicubic_downscale
 from srflow_plugin.errors import UserError
+from srflow_plugin.parallel import in_parallel
 
 PNG_BYTES_PER_PIXEL = 1.8  # of photographs, a little more than measured
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
@@ -83,7 +82,7 @@ def write_pairs(
     try:
         check_space(todo, hr.parent, scale, center_crop)
         with tqdm(total=len(images), initial=len(images) - len(todo), unit="image") as bar:
-            for pairs in _in_parallel(make, todo, workers):
+            for pairs in in_parallel(make, todo, workers):
                 writer.put(pairs)
                 bar.update()
         return writer.finish()
@@ -157,24 +156,3 @@ def _tile_corners(height: int, width: int, size: int | None, scale: int) -> list
 
 def _encode(image: np.ndarray) -> bytes:
     return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])[1].tobytes()
-
-
-def _in_parallel(function: Callable[[Path], list[Pair]], images: Sequence[Path], workers: int) -> Iterator[list[Pair]]:
-    """``function`` of each image, in order, from several processes."""
-    if workers == 1:
-        yield from map(function, images)
-    else:
-        with _one_thread_each(), multiprocessing.get_context("spawn").Pool(workers) as pool:
-            yield from pool.imap(function, images)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started in the block calculate with a thread each, not with as many as there are cores."""
-    before = dict(os.environ)
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from basicsr.metrics import calculate_metric
+from basicsr.utils import img2tensor
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.metrics.diversity import OF_SAMPLES
+from srflow_plugin.metrics.nll import calculate_nll
 
 Over = Literal["mean", "best", "mean_image"]
+LOWER_IS_BETTER = ("calculate_lpips", "calculate_stlpips", "calculate_niqe", "calculate_nll")
+ON_TENSORS = "_pt"  # BasicSR's suffix of metrics that take tensors
 
 
 def is_of_samples(metric_opt: dict[str, Any]) -> bool:
@@ -20,24 +25,49 @@ def is_of_samples(metric_opt: dict[str, Any]) -> bool:
     return METRIC_REGISTRY.get(metric_opt["type"]) in OF_SAMPLES
 
 
+def is_of_network(metric_opt: dict[str, Any]) -> bool:
+    """Whether a metric says nothing about samples."""
+    return METRIC_REGISTRY.get(metric_opt["type"]) is calculate_nll
+
+
 def measure(
-    samples: Sequence[np.ndarray], gt: np.ndarray | None, lq: np.ndarray | None, metric_opt: dict[str, Any]
+    samples: Sequence[np.ndarray],
+    gt: np.ndarray | None,
+    lq: np.ndarray | None,
+    metric_opt: dict[str, Any],
+    nll: float | None = None,
 ) -> float:
     """Measure samples (uint8 BGR, (H, W, 3) each) as a section of ``val.metrics`` says.
 
     Its key ``over`` says how a metric of one image becomes one of several: "mean" over the samples (default), the
-    "best" of them, or the metric of their "mean_image".
+    "best" of them, or the metric of their "mean_image". Metrics whose names end in ``_pt`` get the same images as RGB
+    tensors (1, 3, H, W) in 0 ... 1, on the GPU if there is one.
     """
     options = {key: value for key, value in metric_opt.items() if key != "over"}
     over: Over = metric_opt.get("over", "mean")
     metric = METRIC_REGISTRY.get(metric_opt["type"])
-    others = {"img2": gt, "lq": lq if "lq" in inspect.signature(metric).parameters else None}
-    others = {name: image for name, image in others.items() if image is not None}
+    taken = inspect.signature(metric).parameters
+    others: dict[str, Any] = {"img2": gt, "lq": lq if "lq" in taken else None, "nll": nll if "nll" in taken else None}
+    others = {name: value for name, value in others.items() if value is not None}
     if metric in OF_SAMPLES:
         return float(calculate_metric({"img": samples, **others}, options))
     if over == "mean_image":
         samples = [np.mean(np.stack(samples), axis=0).round().astype(np.uint8)]
-    values = [float(calculate_metric({"img": sample, **others}, options)) for sample in samples]
+    convert: Callable[[Any], Any] = _tensor if metric_opt["type"].endswith(ON_TENSORS) else lambda image: image
+    others = {name: convert(value) for name, value in others.items()}
+    values = [float(calculate_metric({"img": convert(sample), **others}, options)) for sample in samples]
     if over == "best":
-        return min(values) if metric_opt.get("better") == "lower" else max(values)
+        return min(values) if is_lower_better(metric_opt) else max(values)
     return float(np.mean(values))
+
+
+def is_lower_better(metric_opt: dict[str, Any]) -> bool:
+    """As the section's ``better`` says, or as the metric is."""
+    default = "lower" if metric_opt["type"] in LOWER_IS_BETTER else "higher"
+    return bool(metric_opt.get("better", default) == "lower")
+
+
+def _tensor(image: np.ndarray) -> torch.Tensor:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None].to(device)
+    return tensor

@@ -26,7 +26,7 @@ from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, networ
 from srflow_plugin.distributed import gather, gather_work, mean_over_ranks, own_share
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
-from srflow_plugin.metrics.samples import is_of_samples, measure
+from srflow_plugin.metrics.samples import is_lower_better, is_of_network, is_of_samples, measure
 from srflow_plugin.pictures import bicubic_upscale, comparison_grid
 
 GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
@@ -350,6 +350,9 @@ class SRFlowModel(SRModel):
             gt, lq = tensor2img(self.gt) if "gt" in data else None, tensor2img(self.lq)
             values: defaultdict[str, float] = defaultdict(float)
             pictures: dict[str, list[np.ndarray]] = {}
+            nll = (
+                self._nll() if gt is not None and any(map(is_of_network, self.opt["val"]["metrics"].values())) else None
+            )
             for variant in self.val_variants:
                 self._run(variant)
                 values["samples"] += len(self.output)
@@ -357,7 +360,7 @@ class SRFlowModel(SRModel):
                 values["exploded"] += self.exploded
                 pictures[variant.suffix] = [tensor2img(image) for image in self.output]
                 for metric, metric_opt in variant.metrics.items():
-                    values[metric] = measure(pictures[variant.suffix], gt, lq, metric_opt)
+                    values[metric] = measure(pictures[variant.suffix], gt, lq, metric_opt, nll)
 
             if save_img:
                 for suffix, samples in pictures.items():
@@ -376,6 +379,11 @@ class SRFlowModel(SRModel):
             self.output, self.exploded = bicubic_upscale(self.lq, self.get_bare_model(self.net_g).scale), 0
         else:
             self.test(variant.temperature)
+
+    def _nll(self) -> float:
+        """Bits per dimension of the ground truth fed last."""
+        net = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        return float(net.code_length(self.gt, self.lq, self.opt["val"].get("seed", 0)))
 
     def _grid(self, pictures: dict[str, list[np.ndarray]], gt: np.ndarray | None) -> np.ndarray:
         """LR, bicubic, tau = 0, samples of the highest temperature and ground truth of the image fed last."""
@@ -431,9 +439,13 @@ def make_val_variants(val_opt: dict[str, Any]) -> list[ValVariant]:
             suffix,
             temperature,
             {
-                name + suffix: metric_opt
+                name + ("" if is_of_network(metric_opt) else suffix): {
+                    **metric_opt,
+                    "better": "lower" if is_lower_better(metric_opt) else "higher",
+                }
                 for name, metric_opt in metrics.items()
-                if temperature or not is_of_samples(metric_opt)  # without one there is a single image
+                if (temperature or not is_of_samples(metric_opt))  # without one there is a single image
+                and (suffix == next(iter(suffixes)) or not is_of_network(metric_opt))
             },
         )
         for suffix, temperature in suffixes.items()
