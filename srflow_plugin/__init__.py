@@ -22,6 +22,7 @@ from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpip
 from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr  # noqa: E402
 from srflow_plugin.metrics.nll import calculate_nll  # noqa: E402
 from srflow_plugin.models.srflow_model import SRFlowModel  # noqa: E402
+from srflow_plugin.upscaling import upscale  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "calculate_pixel_std",
     "calculate_stlpips",
     "load_network",
+    "upscale",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -13,6 +14,7 @@ from torch import Tensor
 TITLE_HEIGHT = 24
 GAP = 4
 WHITE = 255
+SHEET_WIDTH = 2600  # pixels
 
 
 def bicubic_upscale(lq: Tensor, scale: int) -> Tensor:
@@ -35,6 +37,30 @@ def comparison_grid(columns: Sequence[tuple[str, np.ndarray]], height: int) -> n
         gap = np.full((TITLE_HEIGHT + height, GAP, 3), WHITE, np.uint8)
         tiles += [np.vstack([bar, image]), gap]
     return np.hstack(tiles[:-1])
+
+
+def in_rows(titled: Sequence[tuple[str, np.ndarray]], height: int) -> list[np.ndarray]:
+    """Pictures side by side, as many in a row as a wide screen takes."""
+    widths = [round(image.shape[1] * height / image.shape[0]) for _, image in titled]
+    rows = math.ceil(len(titled) / max(1, SHEET_WIDTH // (max(widths) + GAP)))
+    in_a_row = math.ceil(len(titled) / rows)
+    return [comparison_grid(titled[first : first + in_a_row], height) for first in range(0, len(titled), in_a_row)]
+
+
+def stacked(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures below each other, flush left."""
+    width = max(picture.shape[1] for picture in pictures)
+    rows = []
+    for picture in pictures:
+        rows.append(np.full((GAP, width, 3), WHITE, np.uint8))
+        right = width - picture.shape[1]
+        rows.append(cv2.copyMakeBorder(picture, 0, 0, 0, right, cv2.BORDER_CONSTANT, value=(WHITE,) * 3))
+    return np.vstack(rows[1:])
+
+
+def contact_sheet(titled: Sequence[tuple[str, np.ndarray]], height: int) -> np.ndarray:
+    """Titled images in as many rows as it takes, see :func:`comparison_grid`."""
+    return stacked(in_rows(titled, height))
 
 
 def heat_map(values: np.ndarray, unit: str) -> np.ndarray:

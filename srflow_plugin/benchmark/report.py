@@ -14,12 +14,11 @@ import numpy as np
 from srflow_plugin.benchmark.draw import BenchmarkSet, Method, Settings, fingerprint, sample_files
 from srflow_plugin.benchmark.records import Records
 from srflow_plugin.data.images import read_image, write_image
-from srflow_plugin.pictures import GAP, WHITE, comparison_grid, heat_map
+from srflow_plugin.pictures import heat_map, in_rows, stacked
 
 FIGURES_PER_SET = 3
 SAMPLES_IN_FIGURE = 2
 ZOOM_SIDE, ZOOM = 64, 3
-FIGURE_WIDTH = 2600  # pixels
 
 
 class Column(NamedTuple):
@@ -247,8 +246,8 @@ def _picture(folder: Path, dataset: BenchmarkSet, methods: Sequence[Method], num
     path = folder / "figures" / f"{dataset.name}_{number:06d}.png"
     crops = [(title, _zoomed(image, gt)) for title, image in columns]
     side = crops[-1][1].shape[0]
-    rows = [*_in_rows(columns, gt.shape[0]), *_in_rows(crops, side)]
-    write_image(path, _stack(rows + (_in_rows(maps, maps[0][1].shape[0]) if maps else [])))
+    rows = [*in_rows(columns, gt.shape[0]), *in_rows(crops, side)]
+    write_image(path, stacked(rows + (in_rows(maps, maps[0][1].shape[0]) if maps else [])))
 
 
 def _zoomed(image: np.ndarray, gt: np.ndarray) -> np.ndarray:
@@ -263,20 +262,3 @@ def _zoomed(image: np.ndarray, gt: np.ndarray) -> np.ndarray:
     top, left = np.unravel_index(inner.argmax(), inner.shape)
     crop = image[top : top + side, left : left + side]
     return cv2.resize(crop, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_NEAREST)
-
-
-def _in_rows(titled: Sequence[tuple[str, np.ndarray]], height: int) -> list[np.ndarray]:
-    """Pictures side by side, as many in a row as a wide screen takes."""
-    widths = [round(image.shape[1] * height / image.shape[0]) for _, image in titled]
-    in_a_row = max(1, FIGURE_WIDTH // (max(widths) + GAP))
-    return [comparison_grid(titled[first : first + in_a_row], height) for first in range(0, len(titled), in_a_row)]
-
-
-def _stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    width = max(picture.shape[1] for picture in pictures)
-    rows = []
-    for picture in pictures:
-        rows.append(np.full((GAP, width, 3), WHITE, np.uint8))
-        right = width - picture.shape[1]
-        rows.append(cv2.copyMakeBorder(picture, 0, 0, 0, right, cv2.BORDER_CONSTANT, value=(WHITE,) * 3))
-    return np.vstack(rows[1:])

@@ -18,6 +18,7 @@ from srflow_plugin.cli.benchmark import BENCHMARK
 from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.cli.prepare import PREPARE
+from srflow_plugin.cli.upscale import UPSCALE
 from srflow_plugin.errors import TrainingError, UserError
 from srflow_plugin.pipelines import test_pipeline, train_pipeline
 
@@ -116,6 +117,7 @@ TRAIN_AND_TEST: dict[str, Command] = {
     "test": ("test a model as an option file says", _add_pipeline_arguments, _test),
 }
 TOOLS: dict[str, Command] = {
+    **UPSCALE,
     **PREPARE,
     "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
     **BENCHMARK,

@@ -1,0 +1,162 @@
+"""Super-resolve any image: the front door, for people who do not train."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.checkpoints import load_network
+from srflow_plugin.data.photographs import Photograph, from_array, from_pillow
+from srflow_plugin.errors import UserError
+from srflow_plugin.pictures import bicubic_upscale
+
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = {4: WEIGHTS / "srflow_x4.safetensors", 8: WEIGHTS / "srflow_x8_face.safetensors"}
+RESAMPLE = 0.8  # places where a sample explodes are drawn again at the temperature times this
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def upscale(
+    image: np.ndarray | Image.Image | Tensor,
+    temperature: float = 0.8,
+    num_samples: int = 1,
+    seed: int | None = 0,
+    scale: int | None = None,
+    checkpoint: str | Path | None = None,
+    tile: int | Literal["auto"] | None = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> Any:
+    """Draw super-resolved images of ``image``, in the kind of thing that it is.
+
+    Args:
+        image: numpy (H, W) or (H, W, 1 to 4; RGB), uint8, uint16 or float in [0, 1]; Pillow; or torch (3, H, W) or
+            (B, 3, H, W) in [0, 1].
+        temperature: how far samples may go from the most likely image, 0 to about 1.
+        num_samples: how many images. At temperature 0 all are equal.
+        seed: of the samples; None: others at each call.
+        scale: 4 (photographs) or 8 (faces), for the networks that come with the package. Default: the checkpoint's,
+            or 4.
+        checkpoint: another SRFlow network.
+        tile: see :meth:`SRFlowNet.sample`.
+        device: "auto" is a GPU if there is one.
+        precision: "auto" is bfloat16 on GPUs and float32 on CPUs.
+
+    Returns:
+        numpy: (num_samples, scale*H, scale*W[, C]) of the same type. Pillow: a list of images. torch: (num_samples, 3,
+        scale*H, scale*W), or (num_samples, B, 3, ...), on the device of ``image``.
+
+    Raises:
+        UserError: an argument cannot be used; it is a ValueError.
+    """
+    network = find_network(scale, checkpoint, device, precision)
+    if isinstance(image, Tensor):
+        if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point():
+            raise UserError(f"a tensor must be float (3, H, W) or (B, 3, H, W), not {image.dtype} {tuple(image.shape)}")
+        lq = image.reshape(-1, *image.shape[-3:]).to(next(network.parameters()).device, torch.float32)
+        samples = network.sample(lq, temperature, num_samples, seed, tile, resample=RESAMPLE).clamp(0, 1)
+        return samples.reshape(num_samples, *image.shape[:-3], *samples.shape[2:]).to(image)
+    if isinstance(image, Image.Image):
+        photographs = draw(network, from_pillow(image), temperature, num_samples, seed, tile)
+        return [_to_pillow(photograph, image) for photograph in photographs]
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"image must be a numpy array, a Pillow image or a tensor, not {type(image).__name__}")
+    photographs = draw(network, from_array(image), temperature, num_samples, seed, tile)
+    return np.stack([_to_array(photograph, image) for photograph in photographs])
+
+
+@cache
+def find_network(
+    scale: int | None = None,
+    checkpoint: str | Path | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> SRFlowNet:
+    """The network that :func:`upscale` uses with these arguments, in eval mode, on its device; loaded once."""
+    if checkpoint is None and (scale or 4) not in SHIPPED:
+        raise UserError(f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint")
+    if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "float32", "bfloat16"):
+        raise UserError(
+            f"device must be auto, cpu or cuda, precision auto, float32 or bfloat16, not {device}, {precision}"
+        )
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("device cuda: this machine has no GPU that torch can use; use cpu")
+    place = "cuda" if device != "cpu" and has_gpu else "cpu"
+    if precision == "auto":
+        precision = "bfloat16" if place == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    network = load_network(Path(checkpoint) if checkpoint else SHIPPED[scale or 4], precision=precision)
+    if scale not in (None, network.scale):
+        raise UserError(f"{checkpoint} is a network of scale {network.scale}, not {scale}")
+    return network.to(place)
+
+
+def draw(
+    network: SRFlowNet,
+    photograph: Photograph,
+    temperature: float,
+    num_samples: int,
+    seed: int | None = 0,
+    tile: int | Literal["auto"] | None = "auto",
+    progress: bool = False,
+) -> list[Photograph]:
+    """Samples of a photograph, each of its kind; transparency is enlarged bicubically."""
+    lq = _to_tensor(photograph.rgb).to(next(network.parameters()).device)
+    samples = network.sample(lq, temperature, num_samples, seed, tile, progress, RESAMPLE)[:, 0]
+    alpha = enlarged_alpha(photograph, network.scale)
+    return [photograph.with_pixels(_to_pixels(sample), alpha) for sample in samples]
+
+
+def bicubic(photograph: Photograph, scale: int) -> Photograph:
+    """A photograph enlarged as MATLAB's imresize does."""
+    image = bicubic_upscale(_to_tensor(photograph.rgb), scale)[0]
+    return photograph.with_pixels(_to_pixels(image), enlarged_alpha(photograph, scale))
+
+
+def enlarged_alpha(photograph: Photograph, scale: int) -> np.ndarray | None:
+    """The transparency (scale*H, scale*W), if there is any."""
+    if photograph.alpha is None:
+        return None
+    enlarged: np.ndarray = bicubic_upscale(torch.from_numpy(photograph.alpha)[None, None], scale)[0, 0].numpy()
+    return enlarged
+
+
+def _to_tensor(rgb: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
+
+
+def _to_pixels(image: Tensor) -> np.ndarray:
+    return image.float().cpu().numpy().transpose(1, 2, 0)
+
+
+def _to_array(photograph: Photograph, like: np.ndarray) -> np.ndarray:
+    """Pixels of the type and the number of channels of ``like``."""
+    if like.dtype.kind == "f":
+        channels = photograph.rgb[..., :1] if photograph.is_grey else photograph.rgb
+        if photograph.alpha is not None:
+            channels = np.concatenate([channels, photograph.alpha[..., None]], axis=2)
+        pixels: np.ndarray = channels.astype(like.dtype)
+    else:
+        pixels = photograph.quantised()
+    return pixels.reshape(*pixels.shape[:2], *like.shape[2:])
+
+
+def _to_pillow(photograph: Photograph, like: Image.Image) -> Image.Image:
+    pixels = photograph.quantised()
+    if photograph.bits == 16 and photograph.is_grey and photograph.alpha is None:
+        image = Image.fromarray(pixels)
+    else:
+        image = Image.fromarray(pixels if photograph.bits == 8 else (pixels // 257).astype(np.uint8))
+    image.info.update(
+        {key: value for key, value in (("icc_profile", photograph.icc_profile), ("exif", photograph.exif)) if value}
+    )
+    return image
