@@ -152,6 +152,7 @@ def test_the_tau_0_image_has_the_losses_asked_for(tiny_options: Options, monkeyp
         {"log_scale_bound": 1.2},
         {"num_steps": 2, "num_levels": 2, "coupling_layers": 4, "coupling_kernel_size": 3},
         {"noise": "conditional"},
+        {"precision": "bfloat16"},
     ],
 )
 def test_options_beyond_the_paper_train(tiny_options: Options, setting: dict[str, Any]) -> None:

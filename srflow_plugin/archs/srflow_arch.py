@@ -305,9 +305,12 @@ class SRFlowNet(nn.Module):
         initialize_from_data(lambda: self.flow(x, contexts), self.flow, average)
 
     def flow_inputs(self, gt: Tensor, lq: Tensor, noise_level: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts."""
+        """What ``self.flow`` takes for a pair of images: ``gt`` extended to what its levels need, and the contexts.
+
+        All in the type of ``gt``: the plain layers know no other precision.
+        """
         contexts = self._contexts(self.features(lq), noise_level)
-        return self._pad(gt, self.scale * self.lq_multiple), [context.expanded() for context in contexts]
+        return self._pad(gt, self.scale * self.lq_multiple), [context.expanded().to(gt.dtype) for context in contexts]
 
     def _with_noise(self, gt: Tensor) -> tuple[Tensor, Tensor, float]:
         """``gt`` as it is trained on, the noise's level (B,) in grey levels, the bits per dimension that it adds."""
