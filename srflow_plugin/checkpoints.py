@@ -37,6 +37,7 @@ RELEASED_SETTINGS: dict[str, Any] = {
     "encoder_skip": "last_block",
 }
 RELEASED_F_CHANNELS = 96
+CONVOLUTION_NDIM = 4
 
 # Names within a flow step. A conditional net is conv, ActNorm, ReLU, conv, ActNorm, ReLU, zero conv; the released one
 # keeps each ActNorm inside its convolution.
@@ -316,15 +317,18 @@ def released_names(num_block: int, num_upsamplings: int, num_levels: int, num_st
 # -- conversion --------------------------------------------------------------------------------------------------------
 
 
-def convert(source: Path, target: Path, released: bool = False) -> None:
+def convert(source: Path, target: Path, released: bool = False, half: bool = False) -> None:
     """Write a checkpoint in another format: ours (``.pth``), ``.safetensors``, or with ``released`` the released one.
 
-    What SRFlow does not use of a released file goes along, so that the way back gives the same bits. The target appears
-    when complete, or not at all.
+    What SRFlow does not use of a released file goes along, so that the way back gives the same bits. With ``half``
+    convolutions are stored in float16, for half the size; networks that are loaded from there still work in float32.
+    The target appears when complete, or not at all.
     """
     check_new_file(target)
     state = read_checkpoint(source)
     weights, unused = _weights_and_unused(state, "params_ema", str(source))
+    if half:
+        weights = {key: value.half() if value.ndim == CONVOLUTION_NDIM else value for key, value in weights.items()}
     with complete_or_absent(target) as unfinished:
         if released:
             _save(to_released(weights, unused), unfinished, target)

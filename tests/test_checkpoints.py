@@ -134,6 +134,23 @@ def test_a_network_comes_back_from_every_format(scale: int, setting: dict[str, A
         assert torch.equal(loaded(gt, lq), network(gt, lq))
 
 
+def test_half_precision_halves_the_file_and_little_else(tmp_path: Path) -> None:
+    network = small_network()
+    torch.save({"params": network.state_dict()}, tmp_path / "net.pth")
+    for option, name in (([], "whole"), (["--half"], "half")):
+        assert (
+            srflow_command(["convert", str(tmp_path / "net.pth"), str(tmp_path / f"{name}.safetensors"), *option]) == 0
+        )
+    whole, half = (load_network(tmp_path / f"{name}.safetensors") for name in ("whole", "half"))
+    assert {value.dtype for value in half.parameters()} == {torch.float32}
+    for key, value in whole.state_dict().items():
+        expected = value.half().float() if value.ndim == 4 else value
+        assert torch.equal(half.state_dict()[key], expected)
+    convolutions = sum(2 * value.numel() for value in whole.state_dict().values() if value.ndim == 4)
+    saved = (tmp_path / "whole.safetensors").stat().st_size - (tmp_path / "half.safetensors").stat().st_size
+    assert saved == pytest.approx(convolutions, abs=500)  # the headers differ, too
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("middle", ["middle.pth", "middle.safetensors"])
 def test_the_way_to_our_format_and_back_keeps_every_bit(tmp_path: Path, middle: str, prefix: str) -> None:

@@ -104,10 +104,11 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
     parser.add_argument("--to-released", action="store_true", help="write the released key names")
+    parser.add_argument("--half", action="store_true", help="store convolutions in float16: half the size")
 
 
 def _convert(args: argparse.Namespace) -> None:
-    convert(args.source, args.target, args.to_released)
+    convert(args.source, args.target, args.to_released, args.half)
     sys.stdout.write(f"{args.target} is written.\n")
 
 
