@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent
 # what to do with another BasicSR: docs/install.md.
 BASICSR = "my-basicsr==1.4.2"
 
+DEMO = ["gradio>=6"]
+
 # Imports the last two and lists neither.
 STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
 
@@ -57,8 +59,18 @@ setup(
         "setuptools>=77.0.3,<81",
     ],
     extras_require={
+        "demo": DEMO,
         "stlpips": STLPIPS,
-        "test": [*STLPIPS, "pytest>=8", "ruff>=0.14", "mypy>=1.18", "types-PyYAML", "types-tqdm"],
+        "test": [
+            *STLPIPS,
+            *DEMO,
+            "playwright>=1.48",
+            "pytest>=8",
+            "ruff>=0.14",
+            "mypy>=1.18",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -15,6 +15,7 @@ import torch.distributed
 from srflow_plugin import __version__
 from srflow_plugin.checkpoints import convert
 from srflow_plugin.cli.benchmark import BENCHMARK
+from srflow_plugin.cli.demo import DEMO
 from srflow_plugin.cli.latent_tools import LATENT_TOOLS
 from srflow_plugin.cli.options import parse_options
 from srflow_plugin.cli.prepare import PREPARE
@@ -119,6 +120,7 @@ TRAIN_AND_TEST: dict[str, Command] = {
 }
 TOOLS: dict[str, Command] = {
     **UPSCALE,
+    **DEMO,
     **PREPARE,
     "convert": ("write a checkpoint in another format", _add_convert_arguments, _convert),
     **BENCHMARK,

@@ -1,0 +1,137 @@
+"""srflow demo: what it answers, and the page, clicked through in a browser where there is one."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_network
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from srflow_plugin import bicubic_downscale, load_network
+from srflow_plugin.cli.main import srflow_command
+from srflow_plugin.demo.session import EXAMPLES, Session, example
+from srflow_plugin.errors import UserError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "net.pth"
+    torch.save({"params": small_network().state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def session(checkpoint: Path) -> Session:
+    return Session(load_network(checkpoint), max_pixels=400)
+
+
+def test_answers(session: Session) -> None:
+    photograph = example("cat").crop((0, 0, 50, 43))
+    answer = session.upscale(photograph, True, 0.3, 3, 0)
+    gt = np.asarray(photograph)[:40, :48]
+    assert answer.gt is not None and np.array_equal(answer.gt, gt)
+    assert answer.bicubic.shape == gt.shape and [sample.shape for sample in answer.samples] == [gt.shape] * 3
+    assert answer.spread is not None and len(answer.figures) == 5
+    lq = Image.fromarray(bicubic_downscale(np.ascontiguousarray(gt), 4))
+    again = session.upscale(lq, False, 0.3, 3, 0)
+    assert all(np.array_equal(*pair) for pair in zip(answer.samples, again.samples, strict=True))
+    assert again.gt is None and len(again.figures) == 2
+    smooth = session.upscale(lq, False, 0, 3, 0)
+    assert len(smooth.samples) == 1 and smooth.spread is None
+    assert session.transfer(photograph, photograph).shape == gt.shape
+
+
+def test_the_encoder_runs_once_an_image(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srflow_plugin.demo.session.count_exploded", lambda images: 0)  # an untrained network's do
+    calls = []
+    features = session.network.features
+    monkeypatch.setattr(session.network, "features", lambda lq: calls.append(1) or features(lq))
+    images = [Image.fromarray(np.full((4, 5, 3), level, np.uint8)) for level in range(10)]
+    for temperature in (0, 0.5, 0.9):
+        session.upscale(images[0], False, temperature, 2, 1)
+    assert len(calls) == 1
+    for image in images:
+        session.upscale(image, False, 0, 1, 0)
+    assert len(calls) == 10 and len(session.features) == 8  # not without end
+
+
+def test_what_cannot_be_answered(session: Session) -> None:
+    with pytest.raises(UserError, match=r"21x20 is more than this page takes \(400 LR pixels\)"):
+        session.upscale(Image.new("RGB", (21, 20)), False, 0, 1, 0)
+    assert session.upscale(Image.new("RGB", (80, 80)), True, 0, 1, 0).samples[0].shape == (80, 80, 3)
+    with pytest.raises(UserError, match="smaller than 4 pixels"):
+        session.upscale(Image.new("RGB", (3, 20)), True, 0, 1, 0)
+    with pytest.raises(UserError, match="the same size"):
+        session.transfer(Image.new("RGB", (8, 8)), Image.new("RGB", (8, 12)))
+
+
+@pytest.fixture
+def address(checkpoint: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "srflow_plugin", "demo", "--port", str(port), "--checkpoint", str(checkpoint)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            time.sleep(0.2)
+    yield url
+    process.terminate()
+    process.wait()
+
+
+def test_a_port_that_is_taken(address: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = address.rpartition(":")[2]
+    with pytest.raises(SystemExit) as stop:
+        srflow_command(["demo", "--port", port, "--checkpoint", str(checkpoint)])
+    assert stop.value.code == 2 and f"port {port} of 127.0.0.1 cannot be had" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_clicked_through(address: str, tmp_path: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page()
+        hosts = set()
+        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.goto(address)
+        button = page.get_by_role("button", name="Super-resolve", exact=True)
+        button.click()
+        page.get_by_text("choose an image first").wait_for()
+        assert page.locator("button.gallery-item").count() == len(EXAMPLES)
+        page.locator("button.gallery-item").first.click()
+        page.locator("img[src*='cat'], .image-frame img").first.wait_for()
+        button.click()
+        page.get_by_text("LR-PSNR of bicubic").wait_for(timeout=60_000)
+        assert page.get_by_text("sample 2", exact=True).count() == 1
+
+        page.get_by_label("number input for samples").fill("2")  # as a drag of the slider ends
+        page.get_by_label("number input for samples").blur()
+        page.get_by_text("sample 2", exact=True).wait_for(state="detached")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Download all as PNG files").click()
+        download.value.save_as(tmp_path / "all.zip")
+        browser.close()
+    assert hosts == {address.removeprefix("http://")}  # the page asks nobody else for anything
+    with zipfile.ZipFile(tmp_path / "all.zip") as zipped:
+        assert sorted(zipped.namelist()) == ["bicubic.png", "original.png", "sample_0.png", "sample_1.png"]
