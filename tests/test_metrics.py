@@ -43,9 +43,9 @@ def random_alexnet(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     alexnet = torchvision.models.alexnet
     monkeypatch.setattr(torchvision.models, "alexnet", build)
-    perceptual.perceptual_network.cache_clear()
+    perceptual.perceptual_distance.cache_clear()
     yield
-    perceptual.perceptual_network.cache_clear()
+    perceptual.perceptual_distance.cache_clear()
 
 
 def test_psnr_and_ssim_agree_with_scikit_image(photograph: np.ndarray) -> None:
@@ -95,7 +95,7 @@ def test_lpips_without_its_weights_says_what_to_do(monkeypatch: pytest.MonkeyPat
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models, "alexnet", unreachable)
-    perceptual.perceptual_network.cache_clear()
+    perceptual.perceptual_distance.cache_clear()
     with pytest.raises(UserError, match=r"weights of alex cannot be fetched \(no network\).*calculate_stlpips"):
         calculate_lpips(photograph, photograph)
 

@@ -26,7 +26,7 @@ from srflow_plugin.benchmark.records import Records
 from srflow_plugin.benchmark.report import write_report
 from srflow_plugin.benchmark.score import score_all
 from srflow_plugin.errors import UserError
-from srflow_plugin.metrics.perceptual import perceptual_network
+from srflow_plugin.metrics.perceptual import perceptual_distance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     settings = Settings(
         args.seed, args.resample, args.distance, args.net, args.lr_border, args.tile, args.niqe, args.device
     )
-    perceptual_network(settings.distance, settings.net)  # says at once if it cannot be had
+    perceptual_distance(settings.distance, settings.net)  # says at once if it cannot be had
     args.output.mkdir(parents=True, exist_ok=True)
     drawn, scores = Records(args.output / "drawn.jsonl"), Records(args.output / "scores.jsonl")
     used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
@@ -15,31 +16,78 @@ from srflow_plugin.errors import UserError
 
 Distance = Literal["lpips", "stlpips"]
 Net = Literal["alex", "vgg"]
+COMPARISONS_KEPT = 16  # a distance and a map each: for the samples of an image
+
+
+class Remembering(nn.Module):
+    """A network that knows its last two inputs again: the ground truth and a sample, compared with many others."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.last: list[tuple[Tensor, Any]] = []
+
+    def forward(self, x: Tensor) -> Any:
+        for number, (seen, output) in enumerate(self.last):
+            if seen.shape == x.shape and torch.equal(seen, x):
+                self.last.append(self.last.pop(number))
+                return output
+        output = self.network(x)
+        self.last = [*self.last[-1:], (x, output)]
+        return output
+
+
+class PerceptualDistance:
+    """A network that compares images, on the GPU if there is one. What was asked lately is not calculated again.
+
+    Args:
+        network: of the package ``lpips``, or like one.
+    """
+
+    def __init__(self, network: Any) -> None:
+        network.spatial = True
+        network.net = Remembering(network.net)
+        self.network = network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.compared: dict[tuple[bytes, bytes], tuple[float, Tensor]] = {}
+
+    def __call__(self, img: np.ndarray, img2: np.ndarray) -> tuple[float, Tensor]:
+        """The distance of two uint8 BGR images (H, W, 3): the number, and the map (H, W)."""
+        one, other = (hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest() for image in (img, img2))
+        if (one, other) not in self.compared:
+            self.compared[one, other] = self._compare(img, img2)
+            while len(self.compared) > COMPARISONS_KEPT:
+                del self.compared[next(iter(self.compared))]
+        return self.compared[one, other]
+
+    @torch.no_grad()
+    def _compare(self, img: np.ndarray, img2: np.ndarray) -> tuple[float, Tensor]:
+        device = next(self.network.parameters()).device
+        x, y = (img2tensor(image / np.float32(255))[None].to(device) for image in (img, img2))
+        layers: list[Tensor] = []
+        hooks = [
+            layer.register_forward_hook(lambda _, args, out: layers.append(out.mean())) for layer in self.network.lins
+        ]
+        try:
+            per_pixel = self.network(x, y, normalize=True)[0, 0]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return float(sum(layers)), per_pixel.cpu()
 
 
 def distance_map(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> Tensor:
     """The distance at each pixel, (H, W), of uint8 BGR images (H, W, 3): each layer's, enlarged, summed."""
-    return _run(img, img2, distance, net, spatial=True)[0, 0]
+    return perceptual_distance(distance, net)(img, img2)[1]
 
 
 def image_distance(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> float:
     """The distance of two uint8 BGR images (H, W, 3): the mean over each layer's positions, summed over the layers."""
-    return float(_run(img, img2, distance, net, spatial=False))
-
-
-@torch.no_grad()
-def _run(img: np.ndarray, img2: np.ndarray, distance: Distance, net: Net, spatial: bool) -> Tensor:
-    network: Any = perceptual_network(distance, net)
-    network.spatial = spatial
-    device = next(network.parameters()).device
-    x, y = (img2tensor(image / np.float32(255))[None].to(device) for image in (img, img2))
-    result: Tensor = network(x, y, normalize=True)
-    return result
+    return perceptual_distance(distance, net)(img, img2)[0]
 
 
 @cache
-def perceptual_network(distance: Distance, net: Net) -> nn.Module:
-    """The network, on the GPU if there is one.
+def perceptual_distance(distance: Distance, net: Net) -> PerceptualDistance:
+    """The comparison by name; each network is loaded once.
 
     Raises:
         UserError: its weights cannot be had, or a package is missing.
@@ -56,7 +104,7 @@ def perceptual_network(distance: Distance, net: Net) -> nn.Module:
             f"the weights of {net} cannot be fetched ({error}); see docs/benchmarks.md, or use calculate_stlpips, "
             "whose weights come with its package"
         ) from None
-    return network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    return PerceptualDistance(network)
 
 
 def _lpips(net: Net) -> nn.Module:
