@@ -38,7 +38,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["srflow_plugin", "srflow_plugin.*"]),
-    package_data={"srflow_plugin": ["py.typed"]},
+    package_data={"srflow_plugin": ["py.typed", "weights/*.safetensors"]},
     install_requires=[
         "torch>=2.6",  # below, torch.load(weights_only=True) can be made to run code (CVE-2025-32434)
         "torchvision>=0.21",
