@@ -157,6 +157,7 @@ def test_another_network_in_the_same_table(benchmark: list[str], capsys: pytest.
         ({"network_g": {**network, "type": "NoNet"}}, "network_g cannot be built"),
         ({"network_g": {**network, "num_feat": 9}}, "rrdb.pth does not fit network_g of bad.yml"),
         ({"network_g": {**network, "scale": 2}}, "does not fit"),
+        ({"path": {"pretrain_network_g": "no.pth"}}, "no.pth does not exist"),
         ({"path": {}}, "bad.yml needs network_g and path.pretrain_network_g"),
     ):
         Path("bad.yml").write_text(yaml.safe_dump({"network_g": network, "path": path, **change}))

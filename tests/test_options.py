@@ -13,8 +13,9 @@ import yaml
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.cli.main import all_commands, basicsr_command, srflow_command
-from srflow_plugin.cli.options import force_options, load_options, parse_options
+from srflow_plugin.cli.options import parse_options
 from srflow_plugin.errors import UserError
+from srflow_plugin.option_files import force_options, load_options
 
 ROOT = Path(__file__).resolve().parents[1]
 

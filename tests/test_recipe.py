@@ -15,7 +15,7 @@ from basicsr.utils import img2tensor
 
 from srflow_plugin import load_network
 from srflow_plugin.cli.checks import check_options
-from srflow_plugin.cli.options import load_options
+from srflow_plugin.option_files import load_options
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 

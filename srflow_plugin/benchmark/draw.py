@@ -20,10 +20,10 @@ from srflow_plugin.archs.explosions import count_exploded
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.benchmark.records import Records
 from srflow_plugin.checkpoints import flat_weights, load_network, read_checkpoint
-from srflow_plugin.cli.options import load_options
 from srflow_plugin.data.images import read_image, write_image
 from srflow_plugin.data.prepare import find_images
 from srflow_plugin.errors import UserError
+from srflow_plugin.option_files import load_options
 from srflow_plugin.pictures import bicubic_upscale
 
 OPTION_SUFFIXES = (".yml", ".yaml")
@@ -91,7 +91,7 @@ def fingerprint(source: Path) -> str:
     The weights that an option file names are part of it.
     """
     if source.suffix in OPTION_SUFFIXES:
-        weights = Path(load_options(source).get("path", {}).get("pretrain_network_g") or source)
+        _, weights, _ = _network_of(source)
         return hashlib.sha256(source.read_bytes() + weights.read_bytes()).hexdigest()[:12]
     if source.is_file():
         return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
@@ -143,21 +143,29 @@ def image_network(option_file: Path) -> nn.Module:
     Raises:
         UserError: the file, its network or its weights cannot be used.
     """
-    opt = load_options(option_file)
-    path, section = opt.get("path") or {}, opt.get("network_g")
-    if not isinstance(section, dict) or not isinstance(path, dict) or not path.get("pretrain_network_g"):
-        raise UserError(f"{option_file} needs network_g and path.pretrain_network_g")
+    section, weights, param_key = _network_of(option_file)
     try:
         network: nn.Module = build_network(section)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{option_file}: network_g cannot be built: {error}") from None
-    weights = Path(path["pretrain_network_g"])
     try:
-        network.load_state_dict(flat_weights(read_checkpoint(weights), path.get("param_key_g", "params"), str(weights)))
+        network.load_state_dict(flat_weights(read_checkpoint(weights), param_key, str(weights)))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{weights} does not fit network_g of {option_file}: {reason}") from None
     return network.eval()
+
+
+def _network_of(option_file: Path) -> tuple[dict[str, Any], Path, str]:
+    """What an option file says of a network: its section, the file of its weights, and their key there."""
+    opt = load_options(option_file)
+    path, section = opt.get("path"), opt.get("network_g")
+    if not isinstance(section, dict) or not isinstance(path, dict) or not path.get("pretrain_network_g"):
+        raise UserError(f"{option_file} needs network_g and path.pretrain_network_g")
+    weights = Path(path["pretrain_network_g"]).expanduser()
+    if not weights.is_file():
+        raise UserError(f"path.pretrain_network_g of {option_file}: {weights} does not exist; correct the path")
+    return section, weights, path.get("param_key_g", "params")
 
 
 def _is_drawn(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair, records: Records) -> bool:

@@ -1,68 +1,23 @@
-"""Option files: read safely, changed by ``--force_yml``, completed as BasicSR's ``parse_options`` completes them."""
+"""From the command line to options: checked, completed as BasicSR's ``parse_options`` completes them."""
 
 from __future__ import annotations
 
 import random
-import re
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
 from srflow_plugin.cli.checks import check_data, check_options, check_processes, check_weights
 from srflow_plugin.data.embedded import prepare_embedded
 from srflow_plugin.distributed import any_rank, gather, init_dist
-from srflow_plugin.errors import UserError
+from srflow_plugin.option_files import force_options, load_options
 from srflow_plugin.training_state import resolve_resume
 
 DEBUG_FREQUENCY = 8
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without Python objects, in which ``5e-4`` is the number that everybody means (YAML 1.1 reads text)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def load_options(path: Path) -> dict[str, Any]:
-    """Read an option file."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            opt = yaml.load(file, _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give an option file with -opt, see options/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(opt, dict):
-        raise UserError(f"{path} is not an option file: it has no keys")
-    return opt
-
-
-def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
-    """Set ``key:subkey=value`` entries; keys may be new. Values are YAML; ``none`` is null as in BasicSR."""
-    for entry in entries:
-        keys, separator, text = entry.partition("=")
-        names = [name.strip() for name in keys.split(":")]
-        if not separator or not all(names):
-            raise UserError(f"--force_yml {entry}: write key:subkey=value, e.g. train:ema_decay=0.999")
-        try:
-            value = None if text.strip().lower() == "none" else yaml.load(text, _Loader)
-        except yaml.YAMLError:
-            raise UserError(f"--force_yml {entry}: {text!r} is not a YAML value") from None
-        section = opt
-        for depth, name in enumerate(names[:-1], start=1):
-            section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise UserError(f"--force_yml {entry}: {':'.join(names[:depth])} is a value and has no keys")
-        section[names[-1]] = value
 
 
 def parse_options(args: Namespace, root: Path, is_train: bool) -> dict[str, Any]:
