@@ -317,16 +317,18 @@ def released_names(num_block: int, num_upsamplings: int, num_levels: int, num_st
 # -- conversion --------------------------------------------------------------------------------------------------------
 
 
-def convert(source: Path, target: Path, released: bool = False, half: bool = False) -> None:
+def convert(
+    source: Path, target: Path, released: bool = False, half: bool = False, param_key: str = "params_ema"
+) -> None:
     """Write a checkpoint in another format: ours (``.pth``), ``.safetensors``, or with ``released`` the released one.
 
     What SRFlow does not use of a released file goes along, so that the way back gives the same bits. With ``half``
     convolutions are stored in float16, for half the size; networks that are loaded from there still work in float32.
-    The target appears when complete, or not at all.
+    The target appears when complete, or not at all. ``param_key`` is as in :func:`load_network`.
     """
     check_new_file(target)
     state = read_checkpoint(source)
-    weights, unused = _weights_and_unused(state, "params_ema", str(source))
+    weights, unused = _weights_and_unused(state, param_key, str(source))
     if half:
         weights = {key: value.half() if value.ndim == CONVOLUTION_NDIM else value for key, value in weights.items()}
     with complete_or_absent(target) as unfinished:

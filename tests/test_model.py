@@ -175,8 +175,14 @@ def test_gradients_are_clipped(tiny_options: Options) -> None:
 def test_ema_follows(tiny_options: Options) -> None:
     model = build_model(tiny_options)
     train(model, 1, 1)
+    for first, decay in ((2, 3 / 12), (3, 4 / 13), (4, 5 / 14)):
+        before = weights(model.net_g_ema)
+        train(model, first, first)
+        for name, value in model.net_g_ema.named_parameters():
+            torch.testing.assert_close(value, decay * before[name] + (1 - decay) * weights(model.net_g)[name])
+    train(model, 5, 20)
     before = weights(model.net_g_ema)
-    train(model, 2, 2)
+    train(model, 21, 21)  # from iteration 8 on it is the option's
     for name, value in model.net_g_ema.named_parameters():
         torch.testing.assert_close(value, 0.5 * before[name] + 0.5 * weights(model.net_g)[name])
 

@@ -64,7 +64,7 @@ def train(output: Path, name: str) -> None:
     file = output / f"srflow_{name}.safetensors"
     file.unlink(missing_ok=True)
     checkpoint = f"experiments/SRFlow_{name}/models/net_g_latest.pth"
-    run(output, "convert", checkpoint, file.name, "--half")
+    run(output, "convert", checkpoint, file.name, "--half", "--param-key", "params")
 
 
 def run(folder: Path, *arguments: str) -> None:

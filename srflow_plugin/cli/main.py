@@ -105,11 +105,17 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
     parser.add_argument("--to-released", action="store_true", help="write the released key names")
+    parser.add_argument(
+        "--param-key",
+        choices=["params_ema", "params"],
+        default="params_ema",
+        help="take the mean over iterations or the last weights, where a file has both (default: params_ema)",
+    )
     parser.add_argument("--half", action="store_true", help="store convolutions in float16: half the size")
 
 
 def _convert(args: argparse.Namespace) -> None:
-    convert(args.source, args.target, args.to_released, args.half)
+    convert(args.source, args.target, args.to_released, args.half, args.param_key)
     sys.stdout.write(f"{args.target} is written.\n")
 
 

@@ -168,7 +168,8 @@ class SRFlowModel(SRModel):
             self.faults_in_a_row = 0
             self.optimizer_g.step()
             if self.ema_decay > 0:
-                self.model_ema(decay=self.ema_decay)
+                # Of a short training the first weights would be a part that ruins the mean: it forgets faster at first.
+                self.model_ema(decay=min(self.ema_decay, (1 + current_iter) / (10 + current_iter)))
         else:
             self.skip_step(current_iter)
         if self.faults:
