@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -38,6 +38,8 @@ RELEASED_SETTINGS: dict[str, Any] = {
 }
 RELEASED_F_CHANNELS = 96
 CONVOLUTION_NDIM = 4
+SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
+Storage = Literal["float32", "half", "compact"]
 
 # Names within a flow step. A conditional net is conv, ActNorm, ReLU, conv, ActNorm, ReLU, zero conv; the released one
 # keeps each ActNorm inside its convolution.
@@ -165,7 +167,11 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
         isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
     ):
         raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
-    return {key.removeprefix("module."): value for key, value in flat.items()}
+    return {
+        key.removeprefix("module."): value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in flat else value
+        for key, value in flat.items()
+        if not key.endswith(SCALE_SUFFIX)
+    }
 
 
 def check_fit(weights: Weights, network: SRFlowNet, name: str, what: str = "network_g", strict: bool = True) -> None:
@@ -318,19 +324,21 @@ def released_names(num_block: int, num_upsamplings: int, num_levels: int, num_st
 
 
 def convert(
-    source: Path, target: Path, released: bool = False, half: bool = False, param_key: str = "params_ema"
+    source: Path,
+    target: Path,
+    released: bool = False,
+    storage: Storage = "float32",
+    param_key: str = "params_ema",
 ) -> None:
     """Write a checkpoint in another format: ours (``.pth``), ``.safetensors``, or with ``released`` the released one.
 
-    What SRFlow does not use of a released file goes along, so that the way back gives the same bits. With ``half``
-    convolutions are stored in float16, for half the size; networks that are loaded from there still work in float32.
-    The target appears when complete, or not at all. ``param_key`` is as in :func:`load_network`.
+    What SRFlow does not use of a released file goes along, so that the way back gives the same bits. ``storage`` is as
+    in :func:`stored`, ``param_key`` as in :func:`load_network`. The target appears when complete, or not at all.
     """
     check_new_file(target)
     state = read_checkpoint(source)
     weights, unused = _weights_and_unused(state, param_key, str(source))
-    if half:
-        weights = {key: value.half() if value.ndim == CONVOLUTION_NDIM else value for key, value in weights.items()}
+    weights = stored(weights, storage)
     with complete_or_absent(target) as unfinished:
         if released:
             _save(to_released(weights, unused), unfinished, target)
@@ -339,6 +347,21 @@ def convert(
             _save({**weights, **extra}, unfinished, target)
         else:
             _save({"params": weights, **({"unused": unused} if unused else {})}, unfinished, target)
+
+
+def stored(weights: Weights, storage: Storage) -> Weights:
+    """Weights in less space: "half" has matrices and convolutions in float16, "compact" the encoder's convolutions in
+    int8 moreover, with a scale for each output channel. :func:`flat_weights` reads them; networks work in float32.
+    """
+    result = {}
+    for key, value in weights.items():
+        if storage == "compact" and value.ndim == CONVOLUTION_NDIM and key.startswith("encoder."):
+            scale = value.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+            result[key], result[key + SCALE_SUFFIX] = (value / scale).round().to(torch.int8), scale
+        else:
+            is_large = storage != "float32" and value.ndim > 1 and value.is_floating_point()
+            result[key] = value.half() if is_large else value
+    return result
 
 
 def _save(state: dict[str, Any], file: Path, target: Path) -> None:

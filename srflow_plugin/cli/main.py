@@ -111,11 +111,16 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
         default="params_ema",
         help="take the mean over iterations or the last weights, where a file has both (default: params_ema)",
     )
-    parser.add_argument("--half", action="store_true", help="store convolutions in float16: half the size")
+    parser.add_argument(
+        "--storage",
+        choices=["float32", "half", "compact"],
+        default="float32",
+        help="half: float16, half the size; compact: the encoder in eight bits, a third (default: float32)",
+    )
 
 
 def _convert(args: argparse.Namespace) -> None:
-    convert(args.source, args.target, args.to_released, args.half, args.param_key)
+    convert(args.source, args.target, args.to_released, args.storage, args.param_key)
     sys.stdout.write(f"{args.target} is written.\n")
 
 
