@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from srflow_plugin.data.images import IMAGE_SUFFIXES, write_image
 from srflow_plugin.data.photographs import Photograph, read_photograph, write_png
+from srflow_plugin.data.prepare import find_images
 from srflow_plugin.errors import UserError
 from srflow_plugin.pictures import contact_sheet, heat_map
 from srflow_plugin.upscaling import bicubic, draw, find_network
@@ -115,9 +116,7 @@ def _inputs(names: list[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not images:
-                raise UserError(f"{path} has no images ({', '.join(IMAGE_SUFFIXES)})")
+            images = find_images(path)
         elif path.exists() or not glob.has_magic(name):
             images = [path]
         else:

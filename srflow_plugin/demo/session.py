@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor
 
 from srflow_plugin.applications import transfer_content
-from srflow_plugin.archs.explosions import count_exploded
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.data.photographs import from_pillow
 from srflow_plugin.data.resize import bicubic_downscale
@@ -63,11 +62,7 @@ class Session:
         with torch.no_grad():
             features = self._features(lq, tensor)
             number = num_samples if temperature > 0 else 1
-            drawn = self.network.sample(tensor, temperature, number, seed, features=features)[:, 0]
-            if count_exploded(drawn):
-                drawn = self.network.sample(tensor, temperature, number, seed, resample=RESAMPLE, features=features)[
-                    :, 0
-                ]
+            drawn = self.network.sample(tensor, temperature, number, seed, resample=RESAMPLE, features=features)[:, 0]
         samples = [_pixels(sample) for sample in drawn]
         bicubic = _pixels(bicubic_upscale(tensor, self.network.scale)[0])
         spread = None

@@ -22,10 +22,12 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from srflow_plugin.archs.explosions import count_exploded
+from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints import check_encoder_fit, encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.distributed import gather, gather_work, mean_over_ranks, own_share
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
+from srflow_plugin.flow import Context
 from srflow_plugin.metrics.samples import is_lower_better, is_of_network, is_of_samples, measure
 from srflow_plugin.pictures import bicubic_upscale, comparison_grid
 
@@ -268,7 +270,7 @@ class SRFlowModel(SRModel):
 
     def feed_data(self, data: dict[str, Any]) -> None:
         super().feed_data(data)
-        self.features = None  # of this image, once it is sampled
+        self.features: list[Context] | None = None  # of this image, once they are needed
         self.files = list(data.get("gt_path", data.get("lq_path", [])))
         if "gt" not in data and hasattr(self, "gt"):
             del self.gt  # the one of the image before
@@ -281,18 +283,16 @@ class SRFlowModel(SRModel):
         val_opt = self.opt.get("val") or {}
         if temperature is None:
             temperature = _temperatures(val_opt)[0]
-        net = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        net = self._val_network()
         was_training = net.training
         net.eval()
         num_samples = val_opt.get("num_samples", 1) if temperature > 0 else 1
         arguments = (self.lq, temperature, num_samples, val_opt.get("seed", 0), val_opt.get("tile"))
-        if self.features is None and val_opt.get("tile") is None:
-            with torch.no_grad():
-                self.features = net.features(self.lq)
-        self.output = net.sample(*arguments, features=self.features).flatten(0, 1)
+        features = self._val_features()
+        self.output = net.sample(*arguments, features=features).flatten(0, 1)
         self.exploded = count_exploded(self.output)
         if self.exploded and val_opt.get("resample") is not None:
-            self.output = net.sample(*arguments, features=self.features, resample=val_opt["resample"]).flatten(0, 1)
+            self.output = net.sample(*arguments, features=features, resample=val_opt["resample"]).flatten(0, 1)
         net.train(was_training)
 
     def nondist_validation(
@@ -383,8 +383,21 @@ class SRFlowModel(SRModel):
 
     def _nll(self) -> float:
         """Bits per dimension of the ground truth fed last."""
-        net = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
-        return float(net.code_length(self.gt, self.lq, self.opt["val"].get("seed", 0)))
+        return float(
+            self._val_network().code_length(self.gt, self.lq, self.opt["val"].get("seed", 0), self._val_features())
+        )
+
+    def _val_network(self) -> SRFlowNet:
+        """The network that is validated: the mean over iterations, if there is one."""
+        net: SRFlowNet = self.net_g_ema if hasattr(self, "net_g_ema") else self.get_bare_model(self.net_g)
+        return net
+
+    def _val_features(self) -> list[Context] | None:
+        """The encoder's features of the image fed last, calculated once; none where it is worked on in tiles."""
+        if self.features is None and (self.opt.get("val") or {}).get("tile") is None:
+            with torch.no_grad():
+                self.features = self._val_network().features(self.lq)
+        return self.features
 
     def _grid(self, pictures: dict[str, list[np.ndarray]], gt: np.ndarray | None) -> np.ndarray:
         """LR, bicubic, tau = 0, samples of the highest temperature and ground truth of the image fed last."""
