@@ -21,8 +21,9 @@ from playwright.sync_api import sync_playwright
 
 from srflow_plugin import bicubic_downscale, load_network
 from srflow_plugin.cli.main import srflow_command
-from srflow_plugin.demo.session import EXAMPLES, Session, example
+from srflow_plugin.demo.session import EXAMPLES, TEMPERATURES, Session, example, transfer_example
 from srflow_plugin.errors import UserError
+from srflow_plugin.upscaling import find_network
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -44,16 +45,35 @@ def test_answers(session: Session) -> None:
     photograph = example("cat").crop((0, 0, 50, 43))
     answer = session.upscale(photograph, True, 0.3, 3, 0)
     gt = np.asarray(photograph)[:40, :48]
-    assert answer.gt is not None and np.array_equal(answer.gt, gt)
-    assert answer.bicubic.shape == gt.shape and [sample.shape for sample in answer.samples] == [gt.shape] * 3
+    pictures = [picture for picture, _ in answer.pictures]
+    assert [title for _, title in answer.pictures] == ["bicubic", "sample 0", "sample 1", "sample 2", "original"]
+    assert all(picture.shape == gt.shape for picture in pictures) and np.array_equal(pictures[-1], gt)
     assert answer.spread is not None and len(answer.figures) == 5
     lq = Image.fromarray(bicubic_downscale(np.ascontiguousarray(gt), 4))
     again = session.upscale(lq, False, 0.3, 3, 0)
-    assert all(np.array_equal(*pair) for pair in zip(answer.samples, again.samples, strict=True))
-    assert again.gt is None and len(again.figures) == 2
+    same = zip(pictures[:-1], (picture for picture, _ in again.pictures), strict=True)
+    assert all(np.array_equal(*pair) for pair in same) and len(again.figures) == 2
     smooth = session.upscale(lq, False, 0, 3, 0)
-    assert len(smooth.samples) == 1 and smooth.spread is None
-    assert session.transfer(photograph, photograph).shape == gt.shape
+    assert len(smooth.pictures) == 2 and smooth.spread is None
+
+
+def test_temperatures_side_by_side(session: Session) -> None:
+    photograph = example("cat").crop((0, 0, 48, 40))
+    compared = session.compare_temperatures(photograph, True, 7)
+    titles = [title for _, title in compared.pictures]
+    assert titles == ["bicubic", *(f"temperature {temperature:g}" for temperature in TEMPERATURES), "original"]
+    assert [name for name, _ in compared.figures] == titles[:-1]
+    for number in (0, 2):
+        alone = session.upscale(photograph, True, TEMPERATURES[number], 1, 7)
+        assert np.array_equal(compared.pictures[1 + number][0], alone.pictures[1][0])
+
+
+def test_transfer_brings_the_light_back() -> None:
+    session = Session(find_network(4, None, "cpu"), max_pixels=65_536)
+    edited, original = transfer_example()
+    result = session.transfer(edited, original).astype(np.float64)
+    before, after = (np.abs(image - np.asarray(original)).mean() for image in (np.asarray(edited), result))
+    assert after < before / 4  # the light of the original is back
 
 
 def test_the_encoder_runs_once_an_image(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +94,7 @@ def test_the_encoder_runs_once_an_image(session: Session, monkeypatch: pytest.Mo
 def test_what_cannot_be_answered(session: Session) -> None:
     with pytest.raises(UserError, match=r"21x20 is more than this page takes \(400 LR pixels\)"):
         session.upscale(Image.new("RGB", (21, 20)), False, 0, 1, 0)
-    assert session.upscale(Image.new("RGB", (80, 80)), True, 0, 1, 0).samples[0].shape == (80, 80, 3)
+    assert session.upscale(Image.new("RGB", (80, 80)), True, 0, 1, 0).pictures[1][0].shape == (80, 80, 3)
     with pytest.raises(UserError, match="smaller than 4 pixels"):
         session.upscale(Image.new("RGB", (3, 20)), True, 0, 1, 0)
     with pytest.raises(UserError, match="the same size"):
@@ -118,7 +138,7 @@ def test_the_page_clicked_through(address: str, tmp_path: Path) -> None:
         page.goto(address)
         button = page.get_by_role("button", name="Super-resolve", exact=True)
         button.click()
-        page.get_by_text("choose an image first").wait_for()
+        page.get_by_text("an image is missing").wait_for()
         assert page.locator("button.gallery-item").count() == len(EXAMPLES)
         page.locator("button.gallery-item").first.click()
         page.locator("img[src*='cat'], .image-frame img").first.wait_for()
@@ -132,6 +152,14 @@ def test_the_page_clicked_through(address: str, tmp_path: Path) -> None:
         with page.expect_download() as download:
             page.get_by_role("button", name="Download all as PNG files").click()
         download.value.save_as(tmp_path / "all.zip")
+
+        page.get_by_role("button", name="Compare temperatures").click()
+        page.get_by_text("temperature 0.8", exact=True).first.wait_for(timeout=60_000)
+
+        page.get_by_role("tab", name="Transfer content").click()
+        page.get_by_role("row").filter(visible=True).last.click()  # the example
+        page.get_by_role("button", name="Transfer", exact=True).click()
+        page.locator("[aria-label='Fullscreen']").filter(visible=True).last.wait_for(timeout=60_000)
         browser.close()
     assert hosts == {address.removeprefix("http://")}  # the page asks nobody else for anything
     with zipfile.ZipFile(tmp_path / "all.zip") as zipped:

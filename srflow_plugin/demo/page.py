@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from srflow_plugin.demo.session import EXAMPLES, Answer, Session, example
+from srflow_plugin.demo.session import EXAMPLES, Answer, Session, example, transfer_example
 from srflow_plugin.errors import UserError
 
 TITLE = "SRFlow: one low-resolution image, many high-resolution ones"
@@ -26,15 +26,12 @@ def make_page(sessions: dict[str, Session]) -> gr.Blocks:
     names = list(sessions)
 
     def show(name: str, image: Image.Image | None, is_gt: bool, temperature: float, samples: int, seed: float) -> Any:
-        if image is None:
-            raise gr.Error("choose an image first", print_exception=False)
-        answer = _answered(sessions[name].upscale, image, is_gt, temperature, int(samples), int(seed or 0))
-        figures = "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in answer.figures)])
-        return _gallery(answer), (answer.bicubic, answer.samples[0]), answer.spread, figures, _archive(answer)
+        return _shown(_answered(sessions[name].upscale, image, is_gt, temperature, int(samples), int(seed or 0)))
+
+    def compare(name: str, image: Image.Image | None, is_gt: bool, seed: float) -> Any:
+        return _shown(_answered(sessions[name].compare_temperatures, image, is_gt, int(seed or 0)))
 
     def transfer(name: str, edited: Image.Image | None, original: Image.Image | None) -> np.ndarray:
-        if edited is None or original is None:
-            raise gr.Error("choose both images first", print_exception=False)
         return _answered(sessions[name].transfer, edited, original)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
@@ -49,11 +46,10 @@ def make_page(sessions: dict[str, Session]) -> gr.Blocks:
                 samples = gr.Slider(1, 10, 3, step=1, label="samples")
                 seed = gr.Number(0, precision=0, label="seed")
                 button = gr.Button("Super-resolve", variant="primary")
+                compare_button = gr.Button("Compare temperatures")
             with gr.Column(scale=2):
-                gallery = gr.Gallery(
-                    label="samples beside bicubic; click to enlarge", columns=3, format="png", buttons=BUTTONS
-                )
-                slider = gr.ImageSlider(label="bicubic | first sample", format="png")
+                gallery = gr.Gallery(label="beside bicubic; click to enlarge", columns=3, format="png", buttons=BUTTONS)
+                slider = gr.ImageSlider(label="bicubic | the picture after it", format="png")
                 with gr.Row():
                     spread = gr.Image(label="standard deviation of the samples", format="png", buttons=BUTTONS)
                     with gr.Column():
@@ -69,35 +65,42 @@ def make_page(sessions: dict[str, Session]) -> gr.Blocks:
                 original = gr.Image(type="pil", label="original", sources=["upload", "clipboard"])
                 result = gr.Image(label="result", format="png", buttons=BUTTONS)
             fit_in = gr.Button("Transfer", variant="primary")
+            gr.Examples([list(transfer_example())], [edited, original], label="a part in another light")
+        one_at_a_time: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
         inputs = [network, image, is_gt, temperature, samples, seed]
         outputs = [gallery, slider, spread, figures, download]
-        button.click(show, inputs, outputs, concurrency_limit=1, concurrency_id="network")
+        button.click(show, inputs, outputs, **one_at_a_time)
+        compare_inputs = [network, image, is_gt, seed]
+        compare_button.click(compare, compare_inputs, outputs, **one_at_a_time)
         # Moved sliders answer at once: the encoder's features are remembered. "release" is the end of a drag.
         for control in (temperature.release, samples.release, seed.submit):
-            control(show, inputs, outputs, concurrency_limit=1, concurrency_id="network", show_progress="minimal")
-        fit_in.click(transfer, [network, edited, original], result, concurrency_limit=1, concurrency_id="network")
+            control(show, inputs, outputs, **one_at_a_time, show_progress="minimal")
+        fit_in.click(transfer, [network, edited, original], result, **one_at_a_time)
     return page
 
 
 def _answered(work: Callable[..., Any], *arguments: Any) -> Any:
     """What a user did wrong becomes a line on the page."""
+    if any(argument is None for argument in arguments):
+        raise gr.Error("an image is missing: choose one first", print_exception=False)
     try:
         return work(*arguments)
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def _gallery(answer: Answer) -> list[tuple[np.ndarray, str]]:
-    pictures = [(answer.bicubic, "bicubic")]
-    pictures += [(sample, f"sample {number}") for number, sample in enumerate(answer.samples)]
-    return pictures + ([(answer.gt, "original")] if answer.gt is not None else [])
+def _shown(answer: Answer) -> tuple[Any, ...]:
+    """What the components of the page are given."""
+    figures = "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in answer.figures)])
+    (bicubic, _), (first, _) = answer.pictures[:2]
+    return answer.pictures, (bicubic, first), answer.spread, figures, _archive(answer)
 
 
 def _archive(answer: Answer) -> str:
     """A zip of the pictures, as they are."""
     path = Path(tempfile.mkdtemp(prefix="srflow_")) / "srflow.zip"
     with zipfile.ZipFile(path, "w") as zipped:
-        for picture, title in _gallery(answer):
+        for picture, title in answer.pictures:
             with zipped.open(f"{title.replace(' ', '_')}.png", "w") as file:
                 Image.fromarray(picture).save(file, "PNG")
     return str(path)

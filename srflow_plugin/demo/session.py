@@ -11,7 +11,7 @@ import numpy as np
 import skimage
 import torch
 from basicsr.metrics import calculate_psnr
-from PIL import Image
+from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from srflow_plugin.applications import transfer_content
@@ -24,6 +24,7 @@ from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr
 from srflow_plugin.pictures import bicubic_upscale, heat_map
 from srflow_plugin.upscaling import RESAMPLE
 
+TEMPERATURES = (0, 0.3, 0.6, 0.8, 0.9, 1.0)
 IMAGES_KEPT = 8  # whose encoder features are remembered
 EXAMPLES = {  # of scikit-image's photographs: file, left, top, side
     "cat": ("chelsea.png", 115, 40, 256),
@@ -35,11 +36,19 @@ EXAMPLES = {  # of scikit-image's photographs: file, left, top, side
 class Answer(NamedTuple):
     """What the page shows: pictures as uint8 RGB (H, W, 3)."""
 
-    bicubic: np.ndarray
-    samples: list[np.ndarray]
+    pictures: list[tuple[np.ndarray, str]]  # with titles: bicubic, samples, the original if it is known
     spread: np.ndarray | None  # map of the standard deviation
-    gt: np.ndarray | None
     figures: list[tuple[str, str]]
+
+
+class Subject(NamedTuple):
+    """An LR image, and what is known of it."""
+
+    lq: np.ndarray  # uint8 RGB
+    gt: np.ndarray | None
+    tensor: Tensor  # the LR image, float (1, 3, h, w)
+    features: list[Context]
+    bicubic: np.ndarray
 
 
 class Session:
@@ -57,19 +66,24 @@ class Session:
 
     def upscale(self, image: Image.Image, is_gt: bool, temperature: float, num_samples: int, seed: int) -> Answer:
         """Samples of an LR image, or with ``is_gt`` of the LR image of an HR image."""
-        lq, gt = self._pair(image, is_gt)
-        tensor = self._tensor(lq)
-        with torch.no_grad():
-            features = self._features(lq, tensor)
-            number = num_samples if temperature > 0 else 1
-            drawn = self.network.sample(tensor, temperature, number, seed, resample=RESAMPLE, features=features)[:, 0]
-        samples = [_pixels(sample) for sample in drawn]
-        bicubic = _pixels(bicubic_upscale(tensor, self.network.scale)[0])
+        subject = self._subject(image, is_gt)
+        samples = self._samples(subject, temperature, num_samples if temperature > 0 else 1, seed)
         spread = None
-        if number > 1:
+        if len(samples) > 1:
             spread = heat_map(np.std(np.stack(samples).astype(np.float64), axis=0).mean(2), "grey levels")[..., ::-1]
-        figures = self._figures(lq, gt, tensor, features, bicubic, samples)
-        return Answer(bicubic, samples, spread, gt, figures)
+        titles = [f"sample {number}" for number in range(len(samples))]
+        return Answer(_pictures(subject, samples, titles), spread, self._figures(subject, samples))
+
+    def compare_temperatures(self, image: Image.Image, is_gt: bool, seed: int) -> Answer:
+        """One sample at each of TEMPERATURES, of the same seed."""
+        subject = self._subject(image, is_gt)
+        samples = [self._samples(subject, temperature, 1, seed)[0] for temperature in TEMPERATURES]
+        titles = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
+        figures = [
+            (title, ", ".join(f"{name} {value:.2f} dB" for name, value in self._scores(subject, sample).items()))
+            for title, sample in zip(["bicubic", *titles], [subject.bicubic, *samples], strict=True)
+        ]
+        return Answer(_pictures(subject, samples, titles), None, figures)
 
     def transfer(self, edited: Image.Image, original: Image.Image) -> np.ndarray:
         """An edited HR image with the light of the original, uint8 RGB."""
@@ -113,29 +127,34 @@ class Session:
             self.features.popitem(last=False)
         return self.features[key]
 
-    def _figures(
-        self,
-        lq: np.ndarray,
-        gt: np.ndarray | None,
-        tensor: Tensor,
-        features: list[Context],
-        bicubic: np.ndarray,
-        samples: list[np.ndarray],
-    ) -> list[tuple[str, str]]:
-        scale = self.network.scale
-        consistency = [calculate_lr_psnr(sample, lq=lq, scale=scale) for sample in samples]
-        figures = [
-            ("LR-PSNR of the samples, mean and lowest", f"{np.mean(consistency):.2f}, {min(consistency):.2f} dB"),
-            ("LR-PSNR of bicubic", f"{calculate_lr_psnr(bicubic, lq=lq, scale=scale):.2f} dB"),
-        ]
-        if gt is not None:
-            psnr = [calculate_psnr(sample, gt, crop_border=0) for sample in samples]
-            nll = float(self.network.code_length(self._tensor(gt), tensor, features=features))
-            figures += [
-                ("PSNR of the samples, mean and best", f"{np.mean(psnr):.2f}, {max(psnr):.2f} dB"),
-                ("PSNR of bicubic", f"{calculate_psnr(bicubic, gt, crop_border=0):.2f} dB"),
-                ("NLL of the original", f"{nll:.3f} bits per dimension"),
-            ]
+    def _subject(self, image: Image.Image, is_gt: bool) -> Subject:
+        lq, gt = self._pair(image, is_gt)
+        tensor = self._tensor(lq)
+        bicubic = _pixels(bicubic_upscale(tensor, self.network.scale)[0])
+        with torch.no_grad():
+            return Subject(lq, gt, tensor, self._features(lq, tensor), bicubic)
+
+    def _samples(self, subject: Subject, temperature: float, num_samples: int, seed: int) -> list[np.ndarray]:
+        with torch.no_grad():
+            drawn = self.network.sample(
+                subject.tensor, temperature, num_samples, seed, resample=RESAMPLE, features=subject.features
+            )
+        return [_pixels(sample) for sample in drawn[:, 0]]
+
+    def _scores(self, subject: Subject, image: np.ndarray) -> dict[str, float]:
+        scores = {"LR-PSNR": calculate_lr_psnr(image, lq=subject.lq, scale=self.network.scale)}
+        return scores if subject.gt is None else {**scores, "PSNR": calculate_psnr(image, subject.gt, crop_border=0)}
+
+    def _figures(self, subject: Subject, samples: list[np.ndarray]) -> list[tuple[str, str]]:
+        scores, bicubic = [self._scores(subject, sample) for sample in samples], self._scores(subject, subject.bicubic)
+        figures = []
+        for name in bicubic:
+            values = [score[name] for score in scores]
+            spread = f"{np.mean(values):.2f} dB ({min(values):.2f} to {max(values):.2f})"
+            figures += [(f"{name} of the samples", spread), (f"{name} of bicubic", f"{bicubic[name]:.2f} dB")]
+        if subject.gt is not None:
+            nll = self.network.code_length(self._tensor(subject.gt), subject.tensor, features=subject.features)
+            figures.append(("NLL of the original", f"{float(nll):.3f} bits per dimension"))
         return figures
 
 
@@ -146,5 +165,19 @@ def example(name: str) -> Image.Image:
         return image.convert("RGB").crop((left, top, left + side, top + side))
 
 
+def transfer_example() -> tuple[Image.Image, Image.Image]:
+    """A photograph into which a part in another light has been pasted, and the photograph."""
+    original = example("cat")
+    edited, left_top = original.copy(), (10, 30)
+    other_light = ImageEnhance.Color(ImageEnhance.Brightness(original).enhance(1.5)).enhance(0.3)
+    edited.paste(other_light.crop((*left_top, 120, 140)), left_top)
+    return edited, original
+
+
 def _pixels(image: Tensor) -> np.ndarray:
     return (255 * image.clamp(0, 1)).round().byte().cpu().numpy().transpose(1, 2, 0)
+
+
+def _pictures(subject: Subject, samples: list[np.ndarray], titles: list[str]) -> list[tuple[np.ndarray, str]]:
+    pictures = [(subject.bicubic, "bicubic"), *zip(samples, titles, strict=True)]
+    return pictures if subject.gt is None else [*pictures, (subject.gt, "original")]
