@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,14 +74,13 @@ def upscale(
     return np.stack([_to_array(photograph, image) for photograph in photographs])
 
 
-@cache
 def find_network(
     scale: int | None = None,
     checkpoint: str | Path | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> SRFlowNet:
-    """The network that :func:`upscale` uses with these arguments, in eval mode, on its device; loaded once."""
+    """The network that :func:`upscale` uses with these arguments, in eval mode, on its device. It is loaded once."""
     if checkpoint is None and (scale or 4) not in SHIPPED:
         raise UserError(f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint")
     if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "float32", "bfloat16"):
@@ -94,10 +93,17 @@ def find_network(
     place = "cuda" if device != "cpu" and has_gpu else "cpu"
     if precision == "auto":
         precision = "bfloat16" if place == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    network = load_network(Path(checkpoint) if checkpoint else SHIPPED[scale or 4], precision=precision)
+    path = Path(checkpoint) if checkpoint else SHIPPED[scale or 4]
+    network = _loaded(path, path.stat().st_mtime_ns if path.exists() else 0, precision, place)
     if scale not in (None, network.scale):
         raise UserError(f"{checkpoint} is a network of scale {network.scale}, not {scale}")
-    return network.to(place)
+    return network
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, changed: int, precision: Literal["float32", "bfloat16"], place: str) -> SRFlowNet:
+    """``changed``: when the file was written, so that one written anew is read anew."""
+    return load_network(path, precision=precision).to(place)
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,9 +52,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         Image.fromarray(image).save(f"in/{name}")
     Path("net.pth").write_bytes(b"stands for a network")
     monkeypatch.setattr(upscaling, "load_network", lambda path, precision: Enlarger())
-    upscaling.find_network.cache_clear()
+    upscaling._loaded.cache_clear()
     yield tmp_path
-    upscaling.find_network.cache_clear()
+    upscaling._loaded.cache_clear()
 
 
 def run(*arguments: str) -> int:
@@ -254,3 +255,10 @@ def test_python_takes_and_gives_the_same_kind(place: Path) -> None:
         srflow_plugin.upscale(rgb, scale=3)
     with pytest.raises(UserError, match="precision auto, float32"):
         srflow_plugin.upscale(rgb, precision="float16")  # type: ignore[arg-type]
+
+
+def test_a_network_is_loaded_once_and_anew_when_its_file_changes(place: Path) -> None:
+    first = upscaling.find_network(None, "net.pth", "cpu")
+    assert upscaling.find_network(None, "net.pth", "cpu") is first
+    os.utime("net.pth", (0, 0))
+    assert upscaling.find_network(None, "net.pth", "cpu") is not first

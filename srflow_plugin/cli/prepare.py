@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, split_archive, unpack
+from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, archive_stem, split_archive, unpack
 from srflow_plugin.data.known_sets import KNOWN_SETS, KnownSet, fetch
 from srflow_plugin.data.prepare import find_images, write_pairs
 from srflow_plugin.errors import UserError
@@ -76,9 +76,7 @@ def _images(source: str, downloads: Path) -> list[Path]:
     archive = split_archive(path)
     if archive is not None:
         file, folder = archive
-        name = file.name.lower()
-        stem = file.name[: -len(max((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), key=len))]
-        return find_images(unpack(file, folder, downloads / stem / (folder or "images")))
+        return find_images(unpack(file, folder, downloads / archive_stem(file.name) / (folder or "images")))
     if source in KNOWN_SETS:
         return [image for part in KNOWN_SETS[source] for image in fetch(part, downloads)]
     raise UserError(

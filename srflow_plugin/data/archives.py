@@ -34,6 +34,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
+def archive_stem(name: str) -> str:
+    """The name of an archive without its suffix: ``a.tar.gz`` -> ``a``."""
+    return name[: -max(len(suffix) for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix))]
+
+
 def split_archive(path: Path) -> tuple[Path, str] | None:
     """``folder/Flickr2K.tar/Flickr2K_HR`` -> the archive, and the folder in it ("" for none); None: no archive."""
     for archive in (path, *path.parents):

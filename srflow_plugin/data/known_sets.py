@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from srflow_plugin.data.archives import unpack
+from srflow_plugin.data.archives import archive_stem, unpack
 from srflow_plugin.data.download import download, verify
 from srflow_plugin.data.prepare import find_images
 from srflow_plugin.data.resize import Border
@@ -118,7 +118,7 @@ def fetch(known: KnownSet, downloads: Path) -> list[Path]:
     """
     archive = known.archive
     path = downloads / archive.file
-    target = downloads / Path(archive.file).stem / (known.folder or "images")
+    target = downloads / archive_stem(archive.file) / (known.folder or "images")
     if not target.exists():
         if path.exists():
             verify(path, archive.size, archive.checksum)
