@@ -24,9 +24,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, len(TITLES), figsize=(10, 3.6))
     for axis, (name, title) in zip(axes, TITLES.items(), strict=True):
         logs = sorted((folder / "experiments" / name).glob("train_*.log"))
-        text = "\n".join(log.read_text() for log in logs)
-        training = {number(step): float(nll) for step, nll in re.findall(r"iter: *([\d,]+),.*l_nll: (\S+)", text)}
-        held = {int(step): float(nll) for nll, step in re.findall(r"# nll: ([\d.-]+).*@ +(\d+) iter", text)}
+        training, held = curves("\n".join(log.read_text() for log in logs))
         steps, values = map(np.array, zip(*sorted(training.items()), strict=True))
         smooth = np.convolve(values, np.ones(SMOOTHED) / SMOOTHED, "valid")
         axis.plot(steps, values, color="lightsteelblue", linewidth=0.7)
@@ -41,8 +39,16 @@ def main() -> None:
     sys.stdout.write(f"{picture} is written.\n")
 
 
-def number(text: str) -> int:
-    return int(text.replace(",", ""))
+def curves(text: str) -> tuple[dict[int, float], dict[int, float]]:
+    """NLL by iteration, of batches and of held-out images: a validation's lines follow that of its iteration."""
+    training: dict[int, float] = {}
+    held: dict[int, float] = {}
+    for step, nll, held_nll in re.findall(r"iter: *([\d,]+),.*l_nll: (\S+)|# nll: ([\d.-]+)", text):
+        if step:
+            training[int(step.replace(",", ""))] = float(nll)
+        else:
+            held[max(training)] = float(held_nll)
+    return training, held
 
 
 if __name__ == "__main__":
