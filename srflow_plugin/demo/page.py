@@ -48,7 +48,9 @@ def make_page(sessions: dict[str, Session]) -> gr.Blocks:
                 button = gr.Button("Super-resolve", variant="primary")
                 compare_button = gr.Button("Compare temperatures")
             with gr.Column(scale=2):
-                gallery = gr.Gallery(label="beside bicubic; click to enlarge", columns=3, format="png", buttons=BUTTONS)
+                gallery = gr.Gallery(
+                    label="beside bicubic; click to enlarge", columns=4, height="auto", format="png", buttons=BUTTONS
+                )
                 slider = gr.ImageSlider(label="bicubic | the picture after it", format="png")
                 with gr.Row():
                     spread = gr.Image(label="standard deviation of the samples", format="png", buttons=BUTTONS)
