@@ -177,6 +177,7 @@ def test_memory_at_hand_decides_on_the_tiles(monkeypatch: pytest.MonkeyPatch) ->
     sides = []
     for pages in (1, 2**20, 2**24):
         monkeypatch.setattr(tiling.os, "sysconf", lambda name, pages=pages: {"SC_AVPHYS_PAGES": pages}.get(name, 4096))
-        sides.append(tiling.tile_side("auto", lq))
+        sides.append(tiling.tile_side("auto", lq, 1))
     assert sides[0] == tiling.MIN_SIDE < sides[1] < sides[2]
+    assert tiling.tile_side("auto", torch.cat(8 * [lq]), 1) < tiling.tile_side("auto", lq, 8) < sides[2]
     assert tiling.BYTES_PER_LQ_PIXEL * (sides[1] + 2 * tiling.OVERLAP) ** 2 < 2**32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from conftest import image_pair, small_network
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.archs.explosions import exploded, resample_exploded
+from srflow_plugin.checkpoints import load_network
 from srflow_plugin.flow import ConditionalNet, bits_per_dimension, standard_normal_log_prob
+from srflow_plugin.upscaling import SHIPPED
 
 BEYOND_THE_PAPER: dict[str, dict[str, Any]] = {
     "floor": {"scale_floor": 0.3},
@@ -310,31 +313,49 @@ def test_samples_share_the_encoders_features() -> None:
 
 def test_only_exploded_places_are_drawn_again() -> None:
     scale, factor = 4, 0.5
-    lq = torch.zeros(2, 3, 9, 30)
+    lq = torch.zeros(2, 3, 10, 120)
     generator = torch.Generator().manual_seed(0)
-    latent = 0.5 * torch.rand(4, 3, 36, 120, generator=generator)
+    latent = 0.5 * torch.rand(4, 3, 40, 480, generator=generator)
     latent[1, 0, 20, 40] = 7.0  # 7.5 -> 4 -> ... -> 1.375
-    latent[3, 2, 0, 119] = 1e9
-    calls = []
+    latent[1, 0, 20, 479] = 1.6  # 2.1 -> 1.3
+    latent[3, 2, 0, 479] = 1e9
+    widths = []
 
     def decode(latents: Sequence[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
-        calls.append(len(latents[0]))
-        assert len(lq) == len(latents[0])
+        assert latents[0].shape[2:] == (scale * lq.shape[2], scale * lq.shape[3])
+        widths.append(lq.shape[3])
         return latents[0] + 0.5
 
     images = decode([latent], lq[[0, 1, 0, 1]])
-    assert exploded(images).sum() == 2 and exploded(images)[1, 20, 40]
-    calls.clear()
-    calm = resample_exploded(decode, [latent], images, lq, scale, factor)
+    assert exploded(images).sum() == 3 and exploded(images)[1, 20, 40]
+    widths.clear()
+    calm = resample_exploded(decode, [latent], images, lq, scale, 2, factor)
     assert not exploded(calm).any()
     assert torch.equal(calm[[0, 2]], images[[0, 2]])
     assert calm[1, 0, 20, 40] == pytest.approx(0.5 + 7 * factor**3)
+    assert calm[1, 0, 20, 479] == pytest.approx(0.5 + 1.6 * factor)
     reach = 4 * scale
-    touched = (calm[1] != images[1]).any(0).nonzero()
+    touched = (calm[1, :, :, :400] != images[1, :, :, :400]).any(0).nonzero()
     assert touched.min(0).values.tolist() == [20 - reach, 40 - reach]
-    assert touched.max(0).values.tolist() == [35, 40 + reach + scale - 1]
-    assert calls[:3] == [2, 2, 2] and set(calls[3:]) == {1}  # 1e9 needs the last try, which is 0
-    assert calm[3, 2, 0, 119] == 0.5
+    assert touched.max(0).values.tolist() == [39, 40 + reach + scale - 1]
+    at_10, at_119 = 10 + 1 + 4 + 2 * 16 + 1, 1 + 4 + 2 * 16 + 1  # the place, REACH, twice OVERLAP, made even
+    assert widths[:3] == [at_10, at_119, at_119]  # two places of the second image, one of the fourth
+    assert widths[3:6] == [at_10, at_119, at_10] and set(widths[6:]) == {at_119}
+    assert calm[3, 2, 0, 479] == 0.5  # 1e9 needs the last try, which is 0
+
+
+def test_decoding_places_again_is_as_good_as_decoding_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = load_network(SHIPPED[4])
+    lq = image_pair(4, 10, 40, batch=1)[0]  # 40x160 pixels, of which the sample explodes in one place
+    widths = []
+    decode = network.decode
+    monkeypatch.setattr(network, "decode", lambda latents, lq: widths.append(lq.shape[3]) or decode(latents, lq))
+    sample = partial(network.sample, lq, temperature=1.0, seed=0, resample=0.5)
+    in_places = sample()
+    assert widths[0] == 160 and len(widths) > 1 and max(widths[1:]) < 80
+    monkeypatch.setattr("srflow_plugin.archs.explosions.OVERLAP", 160)
+    torch.testing.assert_close(in_places, sample(), rtol=0, atol=1e-5)
+    assert widths[-1] == 160
 
 
 @pytest.mark.parametrize("tile", [None, 8])

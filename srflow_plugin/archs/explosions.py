@@ -1,7 +1,7 @@
 """Samples that explode: far from what a network has learnt, the inverse of its affine layers magnifies without end.
 
-It happens in places, a few pixels wide at first. There the latents are drawn again at a lower temperature; the rest of
-the sample stays as it was.
+It happens in places, a few pixels wide at first. There the latents are drawn again at a lower temperature, and only
+there the sample is decoded again; the rest stays as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from srflow_plugin.archs.tiling import OVERLAP
+from srflow_plugin.flow.windows import cut, enlarged, windows_around
 
 LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
 REACH = 4  # LR pixels around an exploded one that are drawn again
@@ -32,34 +35,46 @@ def resample_exploded(
     images: Tensor,
     lq: Tensor,
     scale: int,
+    multiple: int,
     factor: float,
 ) -> Tensor:
     """``images`` = decode(latents, lq), where none explodes.
 
-    Around exploded places the latents are multiplied by ``factor``, a lower temperature, and decoded again, as often as
-    it takes; the last time they are set to 0.
+    Around exploded places the latents are multiplied by ``factor``, a lower temperature, and what they have an
+    influence on is decoded again, as often as it takes; the last time they are set to 0.
 
     Args:
-        decode: of some of the images.
+        decode: of a part of one image.
         latents: finest first, each (B, C, H, W).
         images: (B, 3, scale*h, scale*w).
-        lq: (b, 3, h, w), each for B / b images in turn.
-        scale, factor: of the network; between 0 and 1.
+        lq: (b, 3, h, w), each for B / b images in turn; h and w are multiples of ``multiple``.
+        scale, multiple, factor: of ``images`` to ``lq``; of the sizes that ``decode`` takes; between 0 and 1.
 
     Returns:
         (B, 3, scale*h, scale*w); exploded only where tau = 0 does.
     """
     images, latents = images.clone(), list(latents)
+    height = lq.shape[2]
     for attempt in range(1, MAX_TRIES + 1):
         where = exploded(images)
         broken = where.flatten(1).any(1).nonzero().squeeze(1)
         if not len(broken):
             break
-        around = F.max_pool2d(where[broken, None].to(images.dtype), scale)
-        around = F.max_pool2d(around, 2 * REACH + 1, stride=1, padding=REACH)
+        around = _widened(F.max_pool2d(where[broken, None].to(images.dtype), scale), REACH)
         loss = 1 - factor if attempt < MAX_TRIES else 1.0
         for level, latent in enumerate(latents):
             calmer = latent[broken] * (1 - loss * F.adaptive_max_pool2d(around, latent.shape[2:]))
             latents[level] = latent.index_copy(0, broken, calmer)
-        images[broken] = decode([latent[broken] for latent in latents], lq[broken % len(lq)])
+        for number, changed in zip(broken.tolist(), _widened(around, OVERLAP)[:, 0] > 0, strict=True):
+            only = slice(number, number + 1)
+            for window in windows_around(changed.cpu().numpy(), multiple, OVERLAP):
+                parts = [cut(latent[only], enlarged(window.outer, latent.shape[2], height)) for latent in latents]
+                part = decode(parts, cut(lq[number % len(lq), None], window.outer))
+                inner = cut(part, enlarged(window.inner_in_outer, scale))
+                cut(images[only], enlarged(window.inner, scale)).copy_(inner)
     return images
+
+
+def _widened(mask: Tensor, reach: int) -> Tensor:
+    """``mask`` (B, 1, h, w) of 0 and 1, and all that is within ``reach`` of it."""
+    return F.max_pool2d(mask, 2 * reach + 1, stride=1, padding=reach)

@@ -268,19 +268,21 @@ class SRFlowNet(nn.Module):
         ]
         latents = [temperature * torch.cat(level) for level in zip(*draws, strict=True)]
 
-        def decode(latents: Sequence[Tensor], lq: Tensor) -> Tensor:
-            if tile is None:
+        padded = self._pad(lq, self.lq_multiple)
+        side = None if tile is None else tile_side(tile, padded, num_samples)
+
+        def decode(latents: Sequence[Tensor], lq: Tensor, progress: bool = False) -> Tensor:
+            if side is None:
                 return self.decode(latents, lq)
-            side, padded = tile_side(tile, lq), self._pad(lq, self.lq_multiple)
-            image = decode_in_tiles(self.decode, latents, padded, self.scale, self.lq_multiple, side, progress)
-            return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
+            return decode_in_tiles(self.decode, latents, lq, self.scale, self.lq_multiple, side, progress)
 
         if tile is None and features is not None:
-            images = self._decode(latents, lq, self._contexts(features))
+            images = self._decode(latents, padded, self._contexts(features))
         else:
-            images = decode(latents, lq)
+            images = decode(latents, padded, progress)
         if resample is not None:
-            images = resample_exploded(decode, latents, images, lq, self.scale, resample)
+            images = resample_exploded(decode, latents, images, padded, self.scale, self.lq_multiple, resample)
+        images = images[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
         return images.unflatten(0, (num_samples, -1))
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:

@@ -14,8 +14,9 @@ from srflow_plugin.flow.windows import cut, enlarged, windows
 
 OVERLAP = 16  # LR pixels on each side of a tile; docs/speed.md says what that is good for
 MIN_SIDE = 32
-# What a network with the released sizes takes at most, measured in docs/speed.md, with room to spare.
-BYTES_PER_LQ_PIXEL = 16_000
+# What a network with the released sizes takes at most, with room to spare: measured were 11,500 and 850 bytes.
+BYTES_PER_LQ_PIXEL = 14_000
+BYTES_PER_SAMPLE = 2_000  # and LR pixel: all samples of a tile are decoded at once
 SHARE_OF_MEMORY = 0.5
 
 
@@ -47,7 +48,7 @@ def decode_in_tiles(
     return image
 
 
-def tile_side(tile: int | Literal["auto"], lq: Tensor) -> int:
+def tile_side(tile: int | Literal["auto"], lq: Tensor, num_samples: int) -> int:
     """Side of the tiles in LR pixels: as given, or as large as the free memory of the device of ``lq`` allows."""
     if tile != "auto":
         return tile
@@ -55,4 +56,5 @@ def tile_side(tile: int | Literal["auto"], lq: Tensor) -> int:
         free, _ = torch.cuda.mem_get_info(lq.device)
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(MIN_SIDE, int((SHARE_OF_MEMORY * free / (BYTES_PER_LQ_PIXEL * len(lq))) ** 0.5) - 2 * OVERLAP)
+    bytes_per_pixel = len(lq) * (BYTES_PER_LQ_PIXEL + num_samples * BYTES_PER_SAMPLE)
+    return max(MIN_SIDE, int((SHARE_OF_MEMORY * free / bytes_per_pixel) ** 0.5) - 2 * OVERLAP)
