@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,12 +104,19 @@ def test_what_cannot_be_answered(session: Session) -> None:
 
 
 @pytest.fixture
-def address(checkpoint: Path) -> Iterator[str]:
+def address(checkpoint: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "srflow_plugin", "demo", "--port", str(port), "--checkpoint", str(checkpoint)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # of a shell's background job it is ignored
+    )
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
@@ -117,8 +126,10 @@ def address(checkpoint: Path) -> Iterator[str]:
             assert process.poll() is None, process.stdout and process.stdout.read()
             time.sleep(0.2)
     yield url
-    process.terminate()
-    process.wait()
+    assert len(list(tmp_path.glob("srflow_demo_*"))) == 1
+    process.send_signal(signal.SIGINT)  # Ctrl+C
+    assert process.wait() == 0
+    assert not list(tmp_path.glob("srflow_demo_*"))  # uploads and answers
 
 
 def test_a_port_that_is_taken(address: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from srflow_plugin.errors import UserError
@@ -45,19 +46,21 @@ def run(args: argparse.Namespace) -> None:
     sessions = {name: Session(network, args.max_pixels) for name, network in networks.items()}
     sys.stdout.write(f"http://{args.host}:{args.port} (Ctrl+C ends it)\n")
     sys.stdout.flush()
-    try:
-        make_page(sessions).launch(
-            server_name=args.host,
-            server_port=args.port,
-            max_file_size=args.max_file_size,
-            quiet=True,
-            show_error=True,
-            theme=THEME,
-        )
-    except OSError as error:
-        raise UserError(
-            f"port {args.port} of {args.host} cannot be had ({error}); choose another with --port"
-        ) from None
+    with tempfile.TemporaryDirectory(prefix="srflow_demo_") as folder:  # uploads and answers, gone when the page is
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            make_page(sessions, Path(folder)).launch(
+                server_name=args.host,
+                server_port=args.port,
+                max_file_size=args.max_file_size,
+                quiet=True,
+                show_error=True,
+                theme=THEME,
+            )
+        except OSError as error:
+            raise UserError(
+                f"port {args.port} of {args.host} cannot be had ({error}); choose another with --port"
+            ) from None
 
 
 DEMO = {"demo": ("open a page to play with, on this machine", add_arguments, run)}

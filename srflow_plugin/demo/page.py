@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +20,24 @@ FONTS = ["system-ui", "sans-serif"]  # none is fetched
 THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"])
 
 
-def make_page(sessions: dict[str, Session]) -> gr.Blocks:
-    """The page for networks by name, the first of them chosen."""
+def make_page(sessions: dict[str, Session], folder: Path) -> gr.Blocks:
+    """The page for networks by name, the first of them chosen; what is downloaded is put into ``folder``."""
     names = list(sessions)
 
     def show(name: str, image: Image.Image | None, is_gt: bool, temperature: float, samples: int, seed: float) -> Any:
-        return _shown(_answered(sessions[name].upscale, image, is_gt, temperature, int(samples), int(seed or 0)))
+        return shown(_answered(sessions[name].upscale, image, is_gt, temperature, int(samples), int(seed or 0)))
 
     def compare(name: str, image: Image.Image | None, is_gt: bool, seed: float) -> Any:
-        return _shown(_answered(sessions[name].compare_temperatures, image, is_gt, int(seed or 0)))
+        return shown(_answered(sessions[name].compare_temperatures, image, is_gt, int(seed or 0)))
 
     def transfer(name: str, edited: Image.Image | None, original: Image.Image | None) -> np.ndarray:
         return _answered(sessions[name].transfer, edited, original)
+
+    def shown(answer: Answer) -> tuple[Any, ...]:
+        """What the components of the page are given."""
+        figures = "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in answer.figures)])
+        (bicubic, _), (first, _) = answer.pictures[:2]
+        return answer.pictures, (bicubic, first), answer.spread, figures, _archive(answer, folder)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
@@ -91,16 +96,9 @@ def _answered(work: Callable[..., Any], *arguments: Any) -> Any:
         raise gr.Error(str(error), print_exception=False) from None
 
 
-def _shown(answer: Answer) -> tuple[Any, ...]:
-    """What the components of the page are given."""
-    figures = "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in answer.figures)])
-    (bicubic, _), (first, _) = answer.pictures[:2]
-    return answer.pictures, (bicubic, first), answer.spread, figures, _archive(answer)
-
-
-def _archive(answer: Answer) -> str:
-    """A zip of the pictures, as they are."""
-    path = Path(tempfile.mkdtemp(prefix="srflow_")) / "srflow.zip"
+def _archive(answer: Answer, folder: Path) -> str:
+    """A zip of the pictures, as they are; the page makes its copy of it at once."""
+    path = folder / "srflow.zip"
     with zipfile.ZipFile(path, "w") as zipped:
         for picture, title in answer.pictures:
             with zipped.open(f"{title.replace(' ', '_')}.png", "w") as file:
