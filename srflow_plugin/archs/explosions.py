@@ -6,13 +6,15 @@ there the sample is decoded again; the rest stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from srflow_plugin.archs.tiling import OVERLAP
-from srflow_plugin.flow.windows import cut, enlarged, windows_around
+from srflow_plugin.flow.windows import Window, cut, enlarged, with_margin
 
 LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
 REACH = 4  # LR pixels around an exploded one that are drawn again
@@ -67,12 +69,19 @@ def resample_exploded(
             latents[level] = latent.index_copy(0, broken, calmer)
         for number, changed in zip(broken.tolist(), _widened(around, OVERLAP)[:, 0] > 0, strict=True):
             only = slice(number, number + 1)
-            for window in windows_around(changed.cpu().numpy(), multiple, OVERLAP):
+            for window in _windows_around(changed.cpu().numpy(), multiple, OVERLAP):
                 parts = [cut(latent[only], enlarged(window.outer, latent.shape[2], height)) for latent in latents]
                 part = decode(parts, cut(lq[number % len(lq), None], window.outer))
                 inner = cut(part, enlarged(window.inner_in_outer, scale))
                 cut(images[only], enlarged(window.inner, scale)).copy_(inner)
     return images
+
+
+def _windows_around(mask: np.ndarray, multiple: int, margin: int) -> Iterator[Window]:
+    """A window for each connected part of a mask (h, w), with a margin; what is computed ends at multiples."""
+    for part in ndimage.find_objects(ndimage.label(mask)[0]):
+        rows, columns = (with_margin(*axis, margin, multiple) for axis in zip(part, mask.shape, strict=True))
+        yield Window(*zip(rows, columns, strict=True))
 
 
 def _widened(mask: Tensor, reach: int) -> Tensor:

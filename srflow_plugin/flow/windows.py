@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-from scipy import ndimage
 from torch import Tensor
 
 Area = tuple[slice, slice]
@@ -25,22 +23,15 @@ def windows(height: int, width: int, side: int, margin: int) -> Iterator[Window]
 
     def cuts(length: int) -> Iterator[tuple[slice, slice, slice]]:
         for start in range(0, length, side):
-            yield _with_margin(slice(start, min(start + side, length)), length, margin)
+            yield with_margin(slice(start, min(start + side, length)), length, margin)
 
     for rows in cuts(height):
         for columns in cuts(width):
             yield Window(*zip(rows, columns, strict=True))
 
 
-def windows_around(mask: np.ndarray, multiple: int, margin: int) -> Iterator[Window]:
-    """A window for each connected part of a mask (h, w), with a margin; what is computed ends at multiples."""
-    for part in ndimage.find_objects(ndimage.label(mask)[0]):
-        rows, columns = (_with_margin(*axis, margin, multiple) for axis in zip(part, mask.shape, strict=True))
-        yield Window(*zip(rows, columns, strict=True))
-
-
-def _with_margin(inner: slice, length: int, margin: int, multiple: int = 1) -> tuple[slice, slice, slice]:
-    """``Window`` for one axis of an image of this length."""
+def with_margin(inner: slice, length: int, margin: int, multiple: int = 1) -> tuple[slice, slice, slice]:
+    """``Window`` for one axis of an image of this length; what is computed ends at multiples."""
     first = max(0, inner.start - margin) // multiple * multiple
     last = min(length, -(-(inner.stop + margin) // multiple) * multiple)
     return slice(first, last), inner, slice(inner.start - first, inner.stop - first)
