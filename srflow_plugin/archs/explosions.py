@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from srflow_plugin.archs.tiling import OVERLAP
-from srflow_plugin.flow.windows import Window, cut, enlarged, with_margin
+from srflow_plugin.archs.tiling import OVERLAP, decode_window
+from srflow_plugin.flow.windows import Window, with_margin
 
 LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
 REACH = 4  # LR pixels around an exploded one that are drawn again
@@ -32,7 +32,7 @@ def count_exploded(images: Tensor) -> int:
 
 
 def resample_exploded(
-    decode: Callable[[Sequence[Tensor], Tensor], Tensor],
+    decode: Callable[[list[Tensor], Tensor], Tensor],
     latents: Sequence[Tensor],
     images: Tensor,
     lq: Tensor,
@@ -56,7 +56,6 @@ def resample_exploded(
         (B, 3, scale*h, scale*w); exploded only where tau = 0 does.
     """
     images, latents = images.clone(), list(latents)
-    height = lq.shape[2]
     for attempt in range(1, MAX_TRIES + 1):
         where = exploded(images)
         broken = where.flatten(1).any(1).nonzero().squeeze(1)
@@ -67,13 +66,11 @@ def resample_exploded(
         for level, latent in enumerate(latents):
             calmer = latent[broken] * (1 - loss * F.adaptive_max_pool2d(around, latent.shape[2:]))
             latents[level] = latent.index_copy(0, broken, calmer)
-        for number, changed in zip(broken.tolist(), _widened(around, OVERLAP)[:, 0] > 0, strict=True):
-            only = slice(number, number + 1)
-            for window in _windows_around(changed.cpu().numpy(), multiple, OVERLAP):
-                parts = [cut(latent[only], enlarged(window.outer, latent.shape[2], height)) for latent in latents]
-                part = decode(parts, cut(lq[number % len(lq), None], window.outer))
-                inner = cut(part, enlarged(window.inner_in_outer, scale))
-                cut(images[only], enlarged(window.inner, scale)).copy_(inner)
+        changed = (_widened(around, OVERLAP)[:, 0] > 0).cpu().numpy()
+        for number, mask in zip(broken.tolist(), changed, strict=True):
+            own = [latent[number, None] for latent in latents]
+            for window in _windows_around(mask, multiple, OVERLAP):
+                decode_window(decode, own, lq[number % len(lq), None], window, images[number, None], scale)
     return images
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from srflow_plugin.flow.windows import cut, enlarged, windows
+from srflow_plugin.flow.windows import Window, cut, enlarged, windows
 
 OVERLAP = 16  # LR pixels on each side of a tile; docs/speed.md says what that is good for
 MIN_SIDE = 32
@@ -42,10 +42,22 @@ def decode_in_tiles(
     side, overlap = (multiple * -(-size // multiple) for size in (side, OVERLAP))
     image = lq.new_empty(len(latents[0]), lq.shape[1], scale * height, scale * width)
     for window in tqdm(list(windows(height, width, side, overlap)), unit="tile", disable=not progress):
-        parts = [cut(latent, enlarged(window.outer, latent.shape[2], height)) for latent in latents]
-        tile = decode(parts, cut(lq, window.outer))
-        cut(image, enlarged(window.inner, scale)).copy_(cut(tile, enlarged(window.inner_in_outer, scale)))
+        decode_window(decode, latents, lq, window, image, scale)
     return image
+
+
+def decode_window(
+    decode: Callable[[list[Tensor], Tensor], Tensor],
+    latents: Sequence[Tensor],
+    lq: Tensor,
+    window: Window,
+    image: Tensor,
+    scale: int,
+) -> None:
+    """Write ``decode(latents, lq)`` of a window of ``lq`` to its place in ``image``."""
+    parts = [cut(latent, enlarged(window.outer, latent.shape[2], lq.shape[2])) for latent in latents]
+    part = decode(parts, cut(lq, window.outer))
+    cut(image, enlarged(window.inner, scale)).copy_(cut(part, enlarged(window.inner_in_outer, scale)))
 
 
 def tile_side(tile: int | Literal["auto"], lq: Tensor, num_samples: int) -> int:
