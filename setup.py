@@ -1,24 +1,61 @@
 """Metadata, dependencies and commands; pyproject.toml holds the build requirements and the tools' settings."""
 
+import runpy
+import sysconfig
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# A wheel of BasicSR's master branch. BasicSR's own 1.4.2 is a source distribution that asks for torch at build time: it
-# cannot be built on Python 3.13, nor by a fresh Python 3.10's pip. What was compared before trusting the wheel, and
-# what to do with another BasicSR: docs/install.md.
-BASICSR = "my-basicsr==1.4.2"
+# No bounds here: what an environment has already is left as it is.
+CORE = ["torch", "numpy", "pillow", "safetensors"]
 
-DEMO = ["gradio>=6"]
 
+def basicsr() -> str:
+    """Name of the BasicSR to depend on: the one that this Python has, which is never replaced, or else a wheel.
+
+    BasicSR's own 1.4.2 is a source distribution that asks for torch at build time. docs/install.md has what was tried,
+    and what was compared before trusting the wheel.
+    """
+    folders = [sysconfig.get_paths()[scheme] for scheme in ("purelib", "platlib")]
+    for distribution in distributions(path=folders):
+        if distribution.metadata["Name"] == "basicsr" or "basicsr" in packages(distribution):
+            return distribution.metadata["Name"]
+    is_linked = any((Path(folder) / "basicsr.egg-link").exists() for folder in folders)
+    return "basicsr" if is_linked else "my-basicsr==1.4.2"
+
+
+def packages(distribution: Distribution) -> set[str]:
+    """Names that a distribution is imported by, as far as it says."""
+    listed = {file.parts[0] for file in distribution.files or () if len(file.parts) > 1}
+    return {*(distribution.read_text("top_level.txt") or "").split(), *listed}
+
+
+TRAIN = [
+    basicsr(),
+    "torchvision",
+    "mmcv-lite>=2.0",  # imports as mmcv; mmcv itself has no wheel that installs today
+    "lmdb>=1.4",
+    "lpips>=0.1.4",
+    "matplotlib",
+    "opencv-python>=4.8",
+    "scikit-image>=0.22",  # the photographs of the embedded data set
+    "scipy>=1.11",
+    "pyyaml>=6.0",
+    "tqdm>=4.60",
+    # TensorBoard comes with BasicSR as tb-nightly. `tensorboard` beside it breaks the tensorboard command, and
+    # tb-nightly needs pkg_resources, which setuptools 81 dropped.
+    "setuptools>=77.0.3,<81",
+]
+DEMO = ["gradio>=6", "scikit-image>=0.22"]
 # Imports the last two and lists neither.
 STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
 
 setup(
     name="srflow_plugin",
-    version="0.1.0",
+    version=runpy.run_path(str(ROOT / "srflow_plugin" / "_version.py"))["__version__"],
     description="SRFlow for BasicSR: super-resolution with a conditional normalizing flow",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -39,36 +76,24 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["srflow_plugin", "srflow_plugin.*"]),
     package_data={"srflow_plugin": ["py.typed", "weights/*.safetensors"]},
-    install_requires=[
-        "torch>=2.6",  # below, torch.load(weights_only=True) can be made to run code (CVE-2025-32434)
-        "torchvision>=0.21",
-        BASICSR,
-        "mmcv-lite>=2.0",  # imports as mmcv; mmcv itself has no wheel that installs today
-        "lmdb>=1.4",
-        "lpips>=0.1.4",
-        "numpy>=1.26",
-        "pillow>=10",
-        "opencv-python>=4.8",
-        "scikit-image>=0.22",  # the photographs of the embedded data set
-        "scipy>=1.11",
-        "pyyaml>=6.0",
-        "safetensors>=0.4",
-        "tqdm>=4.60",
-        # TensorBoard comes with BasicSR as tb-nightly. `tensorboard` beside it breaks the tensorboard command, and
-        # tb-nightly needs pkg_resources, which setuptools 81 dropped.
-        "setuptools>=77.0.3,<81",
-    ],
+    install_requires=CORE,
     extras_require={
+        "train": TRAIN,
         "demo": DEMO,
-        "stlpips": STLPIPS,
+        "stlpips": [*TRAIN, *STLPIPS],
         "test": [
-            *STLPIPS,
+            *TRAIN,
             *DEMO,
+            *STLPIPS,
             "playwright>=1.48",
+            "jsonschema>=4.20",
             "pytest>=8",
+            "pytest-cov>=5",
             "ruff>=0.14",
             "mypy>=1.18",
             "types-PyYAML",
+            "types-jsonschema",
+            "types-setuptools",
             "types-tqdm",
         ],
     },

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from srflow_plugin import bicubic_downscale
-from srflow_plugin.data.images import read_image
-from srflow_plugin.data.prepare import find_images
+from srflow_plugin.images.files import find_images, read_image
 
 # isort: split
 from basicsr.utils.matlab_functions import imresize
@@ -42,7 +41,7 @@ def main() -> None:
     for _ in range(ROUNDS + 1):
         for name, function in zip(times, (lambda: bicubic_downscale(image, 4), lambda: of_basicsr(image)), strict=True):
             start = time.perf_counter()
-            function()
+            function()  # type: ignore[no-untyped-call]
             times[name].append(time.perf_counter() - start)
     megapixels = image.shape[0] * image.shape[1] / 1e6
     seconds = {name: statistics.median(rounds[1:]) for name, rounds in times.items()}
@@ -57,8 +56,9 @@ def matches(hr: Path, lr: Path, scale: int, border: Any) -> bool:
 
 
 def of_basicsr(image: np.ndarray) -> np.ndarray:
-    """From and to uint8, as a data preparation would use it."""
-    return (imresize(image / np.float32(255), 0.25) * 255).round().clip(0, 255).astype(np.uint8)
+    """Downscale from and to uint8, as a data preparation would."""
+    small: np.ndarray = (imresize(image / np.float32(255), 0.25) * 255).round().clip(0, 255).astype(np.uint8)
+    return small
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How exactly the fast path computes what the plain layers define, on real images, and what bfloat16 changes.
+"""Exactness of the fast path against the plain layers that define it, on real images, and the effect of bfloat16.
 
     python benchmarks/exactness.py CHECKPOINT HR_FOLDER LR_FOLDER
 
@@ -17,13 +17,9 @@ import torch
 from torch import Tensor
 
 from srflow_plugin import SRFlowNet, load_network  # before BasicSR, which it makes importable
-
-# isort: split
-from basicsr.utils import img2tensor
-
-from srflow_plugin.data.images import read_image
-from srflow_plugin.data.prepare import find_images
 from srflow_plugin.flow import bits_per_dimension, latents_log_prob
+from srflow_plugin.images.files import find_images, read_image
+from srflow_plugin.images.tensors import to_tensor
 
 PATCH = 32  # LR pixels, of the gradients' images
 
@@ -64,7 +60,7 @@ def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[
 
 
 def compared_with_float64(network: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[str, float]:
-    """What float32 itself costs: errors of both paths against float64, of latents and of gradients.
+    """Measure the cost of float32 itself: errors of both paths against float64, of latents and of gradients.
 
     A gradient's error is relative to its norm; the largest of all parameters.
     """
@@ -84,7 +80,7 @@ def compared_with_float64(network: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[st
     network.float()
 
     def worst(ours: list[Tensor], exact: list[Tensor]) -> float:
-        return max(((a - b).norm() / b.norm()).item() for a, b in zip(ours, exact, strict=True))
+        return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, exact, strict=True))
 
     result = {"gradients, float64: fast against plain, relative": worst(*exact_gradients)}
     for number, name in enumerate(("fast", "plain")):
@@ -104,7 +100,7 @@ def main() -> None:
     network, half = (load_network(args.checkpoint, precision=precision) for precision in ("float32", "bfloat16"))
     largest: dict[str, float] = {}
     for path in find_images(args.hr):
-        gt, lq = (img2tensor(read_image(folder / path.name) / 255.0)[None] for folder in (args.hr, args.lr))
+        gt, lq = (to_tensor(read_image(folder / path.name)) for folder in (args.hr, args.lr))
         found = errors(network, half, gt, lq)
         side = network.scale * PATCH
         patch = (gt[:, :, :side, :side], lq[:, :, :PATCH, :PATCH])

@@ -1,8 +1,9 @@
-"""How often samples explode, by temperature, and what drawing the exploded places again comes to.
+"""Counts of samples that explode, by temperature, and the effect of drawing the exploded places again.
 
 `python benchmarks/exploding_samples.py FOLDER net_a.pth net_b.pth ...`: FOLDER has LR images. For each checkpoint and
-temperature: the share of samples with an exploded pixel (srflow_plugin/archs/explosions.py), the share of such pixels,
-values that are not finite, and the samples still exploded after `resample`. Shares of pixels are means over samples.
+temperature: the share of samples with an exploded pixel (srflow_plugin/sampling/explosions.py), the share of such
+pixels, values that are not finite, and the samples still exploded after `resample`. Shares of pixels are means over
+samples.
 """
 
 from __future__ import annotations
@@ -14,12 +15,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from srflow_plugin import load_network
-from srflow_plugin.archs.explosions import exploded
-from srflow_plugin.data.images import read_image
-from srflow_plugin.data.prepare import find_images
-
-# isort: split
-from basicsr.utils import img2tensor
+from srflow_plugin.images.files import find_images, read_image
+from srflow_plugin.images.tensors import to_tensor
+from srflow_plugin.sampling.explosions import exploded
 
 
 def main() -> None:
@@ -30,7 +28,7 @@ def main() -> None:
     parser.add_argument("--resample", type=float, default=0.8)
     args = parser.parse_args()
     images = [image for folder in args.folders if folder.is_dir() for image in find_images(folder)]
-    lqs = [img2tensor(read_image(image) / 255.0)[None] for image in images]
+    lqs = [to_tensor(read_image(image)) for image in images]
     sys.stdout.write(f"{len(images)} images, {args.num_samples} samples each\n")
     sys.stdout.write("| checkpoint | tau | samples exploded | pixels exploded | not finite | after resample |\n")
     sys.stdout.write("|---|---|---|---|---|---|\n")

@@ -34,7 +34,8 @@ def main() -> None:
 
     def without_download(*args: object, **kwargs: object) -> torch.nn.Module:
         torch.manual_seed(0)
-        return alexnet(weights=None)
+        network: torch.nn.Module = alexnet(weights=None)
+        return network
 
     torchvision.models.alexnet = without_download
     networks = [lpips.LPIPS(net="alex", spatial=spatial, verbose=False) for spatial in (False, True)]
@@ -70,14 +71,14 @@ def main() -> None:
 
 
 def scikit_ssim(gt: np.ndarray, image: np.ndarray) -> float:
-    """Where the window is whole, as the field takes it."""
+    """Compute SSIM where the window is whole, as the field does."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     _, full = structural_similarity(gt, image, data_range=255, channel_axis=2, full=True, **options)
     return float(full[5:-5, 5:-5].mean())
 
 
 def matlab_downscale(image: np.ndarray) -> np.ndarray:
-    """By BasicSR's weights in float64, rounded after each dimension."""
+    """Downscale by BasicSR's weights in float64, rounded after each dimension."""
     result = image.astype(np.float64)
     for _ in range(2):
         weights, indices, before, after = calculate_weights_indices(

@@ -1,4 +1,4 @@
-"""How near this project's networks come to recorded outputs of the released ones, array by array.
+"""Distance of this project's networks from recorded outputs of the released ones, array by array.
 
     python benchmarks/parity.py FOLDER
 
@@ -23,7 +23,7 @@ from srflow_plugin import SRFlowNet
 
 
 def computed(net: SRFlowNet, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``net`` says to the recorded inputs, in the released code's units."""
+    """Compute the answers of ``net`` to the recorded inputs, in the released code's units."""
     gt, lq = arrays["gt"], arrays["lr"]
     latents, logdet = net.encode(gt, lq)
     given = [arrays[name] for name in sorted(arrays) if name.startswith("decode_latent_")]

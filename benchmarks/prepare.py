@@ -22,8 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from srflow_plugin import bicubic_downscale
-from srflow_plugin.data.images import read_image
-from srflow_plugin.data.prepare import find_images
+from srflow_plugin.data.checked import decode_image, read_bgr
+from srflow_plugin.images.files import find_images
 
 SIDE, TILE, SCALE = 640, 320, 4
 CHECKED = 50
@@ -42,7 +42,7 @@ def main() -> None:
         images.mkdir()
         sources = find_images(args.folder)
         for number in tqdm(range(args.images), unit="image", desc="making images"):
-            image = read_image(sources[number % len(sources)])
+            image = read_bgr(sources[number % len(sources)])
             factor = max(2.0, SIDE / min(image.shape[:2]))
             image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
             top, left = (rng.randrange(size - SIDE + 1) for size in image.shape[:2])
@@ -87,7 +87,7 @@ def prepare(images: Path, output: Path) -> subprocess.Popen[bytes]:
 
 
 def check(one: Path, other: Path) -> int:
-    """Both hold the same, and list each image once; how many."""
+    """Check that both hold the same and list each image once; return their number."""
     contents = []
     for folder in (one, other):
         with lmdb.open(str(folder), readonly=True, lock=False) as database, database.begin() as transaction:
@@ -102,7 +102,7 @@ def check_tiles(images: Path, output: Path, rng: random.Random) -> int:
     """Tiles of some images are what they should be; how many."""
     compared = 0
     for path in rng.sample(find_images(images), CHECKED):
-        image = read_image(path)
+        image = read_bgr(path)
         for kind, whole, side in zip(
             KINDS, (image, bicubic_downscale(image, SCALE)), (TILE, TILE // SCALE), strict=True
         ):
@@ -110,7 +110,7 @@ def check_tiles(images: Path, output: Path, rng: random.Random) -> int:
                 for number in range(4):
                     png = reader.get(f"{path.stem}_s{number + 1:03d}".encode())
                     top, left = side * (number // 2), side * (number % 2)
-                    tile = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+                    tile = decode_image(png or b"", path.name)
                     assert np.array_equal(tile, whole[top : top + side, left : left + side])
                     compared += 1
     return compared

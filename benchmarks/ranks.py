@@ -1,7 +1,7 @@
 """One training by 1, 2 and 4 processes: how far apart their losses and weights are.
 
-`python benchmarks/ranks.py ranks.png --iterations 50` runs tests/ranks_agree.py (float64, the same eight images for
-every number of processes, the encoder frozen for the first half, EMA, clipping) with Gloo on the CPU, prints the
+`python benchmarks/ranks.py ranks.png --iterations 50` runs tests/stress/ranks_agree.py (float64, the same eight images
+for every number of processes, the encoder frozen for the first half, EMA, clipping) with Gloo on the CPU, prints the
 largest differences from one process and draws them over the iterations. ranks_agree.py itself fails where two processes
 of one run have different weights after any iteration.
 """
@@ -14,14 +14,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path.insert(0, str(TESTS))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from fuzz import make_template  # noqa: E402
+from tests.stress.fuzz import make_template  # noqa: E402
 
 RUNS = {"2 processes": (2, 1), "4 processes": (4, 1), "1 process, batch in 4 parts": (1, 4)}
 
@@ -53,12 +54,12 @@ def main() -> None:
         plt.savefig(args.figure, dpi=110)
 
 
-def train(folder: Path, processes: int, parts: int, iterations: int) -> dict[str, dict[str, torch.Tensor]]:
+def train(folder: Path, processes: int, parts: int, iterations: int) -> dict[str, Any]:
     torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    script = [str(TESTS / "ranks_agree.py"), str(iterations), "out.pt", str(parts)]
+    script = ["-m", "tests.stress.ranks_agree", str(iterations), "out.pt", str(parts)]
     command = [sys.executable, *(torchrun if processes > 1 else []), *script]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    result: dict[str, dict[str, torch.Tensor]] = torch.load(folder / "out.pt", weights_only=True)
+    subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    result: dict[str, Any] = torch.load(folder / "out.pt", weights_only=True)
     return result
 
 

@@ -1,4 +1,4 @@
-"""How exactly a trained network gives images back: HR -> latents -> HR, in float32.
+"""Round trip of a trained network, HR -> latents -> HR in float32: its errors.
 
     python benchmarks/round_trip.py -opt options/test_SRFlow_x4.yml
 
@@ -19,15 +19,15 @@ from srflow_plugin import load_network  # before BasicSR, which it makes importa
 # isort: split
 from basicsr.data import build_dataset
 
-from srflow_plugin.cli.options import parse_options
+from srflow_plugin.training.setup import load_run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-opt", required=True, help="option file for `basicsr test`")
-    parser.add_argument("--force_yml", nargs="+")
-    parser.set_defaults(launcher="none", auto_resume=False, debug=False)
-    opt = parse_options(parser.parse_args(), Path.cwd(), is_train=False)
+    parser.add_argument("--force_yml", nargs="+", default=[])
+    args = parser.parse_args()
+    opt = load_run(args.opt, is_train=False, force=args.force_yml).opt
     network = load_network(opt["path"]["pretrain_network_g"], opt["path"].get("param_key_g", "params"))
     for dataset_opt in opt["datasets"].values():
         dataset = build_dataset(dataset_opt)

@@ -47,7 +47,7 @@ TRAININGS: dict[str, tuple[bool, dict[str, Any]]] = {  # does the encoder train,
 
 
 def make_network(**settings: Any) -> SRFlowNet:
-    """A network whose flow is not at its start, where couplings do nothing."""
+    """Make a network whose flow is not at its start, where couplings do nothing."""
     torch.manual_seed(0)
     network = SRFlowNet(**settings)
     with torch.no_grad():
@@ -57,16 +57,18 @@ def make_network(**settings: Any) -> SRFlowNet:
 
 
 def plain_sample(network: SRFlowNet, lq: Tensor) -> Tensor:
-    """One sample by the layers' own inverse."""
+    """Draw one sample by the layers' own inverse."""
     contexts = network.encoder(lq)
     latents = [0.8 * torch.randn(len(lq), *shape, device=lq.device) for shape in network.latent_shapes(*lq.shape[2:])]
-    return network.flow.inverse(latents, contexts)[0]
+    image: Tensor = network.flow.inverse(latents, contexts)[0]
+    return image
 
 
 def plain_nll(network: SRFlowNet, gt: Tensor, lq: Tensor) -> Tensor:
-    """A training loss by the layers' own forward; the constant is left out."""
+    """Compute a training loss by the layers' own forward; the constant is left out."""
     latents, logdet = network.flow(gt, network.encoder(lq))
-    return sum(latent.square().sum() / 2 for latent in latents) - logdet.sum()
+    loss: Tensor = torch.stack([latent.square().sum() / 2 for latent in latents]).sum() - logdet.sum()
+    return loss
 
 
 def seconds(function: Callable[[], object], device: str) -> float:
@@ -140,7 +142,7 @@ def training_step(name: str, batch: int, device: str) -> Callable[[], object]:
 
     def step() -> None:
         optimizer.zero_grad()
-        loss().backward()
+        loss().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

@@ -9,15 +9,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from srflow_plugin.errors import UserError
 
 
-def check_new_file(path: Path) -> None:
+def check_new_file(path: Path, overwrite: bool = False) -> None:
     """Say before any work that a file or folder cannot be made there, or would replace another."""
-    if path.exists():
-        raise UserError(f"{path} exists; delete it or choose another name")
+    if path.exists() and not (overwrite and path.is_file()):
+        raise UserError(
+            f"{path} exists; " + ("choose another name" if overwrite else "give --overwrite or another name")
+        )
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is not a folder; make it first")
 
@@ -39,6 +39,8 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
     Raises:
         OSError: where it cannot be written, as on a full disk.
     """
+    import torch
+
     buffer = BytesIO()  # torch's own writer ends on a full disk with an error that does not say so
     torch.save(state, buffer)
     with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:

@@ -1,23 +1,37 @@
-"""What several test files need: the images of ../shared, and networks whose weights hide nothing."""
+"""Fixtures of several test files."""
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
-from argparse import Namespace
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torchvision
+from PIL import Image
+from skimage.data import chelsea
 
-from srflow_plugin import SRFlowNet
-from srflow_plugin.cli.options import parse_options
-from srflow_plugin.data.prepare import find_images, write_pairs
+from srflow_plugin import bicubic_downscale
+from srflow_plugin.applications import upscale
+from srflow_plugin.data import download
+from srflow_plugin.images.files import find_images, read_image, write_image
+from srflow_plugin.metrics.perceptual import perceptual_distance
+from srflow_plugin.options.schema import Section
+from srflow_plugin.training.setup import load_run
+from tests.helpers import SHARED, TINY, Enlarger, Server, make_data, untrained_network
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """A thread for each process, here and in those that tests start: with networks so small two would only wait."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -29,67 +43,110 @@ def shared_data() -> Path:
     return folder
 
 
-def perturb(module: nn.Module, seed: int = 0, amount: float = 0.05) -> nn.Module:
-    """Move every parameter off its start: zero-initialised convolutions would hide errors."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(amount * noise.to(parameter.dtype))
-    return module
+@pytest.fixture
+def fresh_log() -> Iterator[None]:
+    """BasicSR's logger, which it sets up once in a process: here once in a test, to write where the test looks."""
+    _forget_log()
+    yield
+    _forget_log()
 
 
-def small_network(scale: int = 4, **changes: Any) -> SRFlowNet:
-    """A network of every kind of layer, small enough for the tests."""
-    torch.manual_seed(0)
-    arguments: dict[str, Any] = {
-        "num_feat": 6,
-        "num_grow_ch": 4,
-        "num_block": 2,
-        "feature_blocks": (0, 1),
-        "num_steps": 2,
-        "num_levels": {2: 2, 4: 3, 8: 4}[scale],
-        "hidden_channels": 8,
-    }
-    network = SRFlowNet(scale=scale, **{**arguments, **changes})
-    perturb(network)
-    return network.eval()
+def _forget_log() -> None:
+    from basicsr.utils.logger import initialized_logger
+
+    logger = logging.getLogger("basicsr")
+    for handler in [*logger.handlers]:
+        logger.removeHandler(handler)
+        handler.close()
+    initialized_logger.clear()
 
 
-def image_pair(scale: int, h: int, w: int, batch: int = 2, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """A smooth-ish HR image in [0, 1] and an LR image of h x w."""
-    generator = torch.Generator().manual_seed(h * 100 + w)
-    lq = torch.rand(batch, 3, h, w, generator=generator, dtype=dtype)
-    gt = nn.functional.interpolate(lq, scale_factor=scale, mode="bilinear", align_corners=False)
-    return (gt + 0.1 * torch.rand(gt.shape, generator=generator, dtype=dtype)).clamp(0, 1), lq
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.yml and its data sets."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copy(TINY, folder)
+    make_data(folder, width=52, height=44)
+    return folder
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_data: Path, fresh_log: None) -> Path:
     """An empty working folder, entered, with tiny.yml and its data sets."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(Path(__file__).with_name("tiny.yml"), tmp_path)
-    make_data(tmp_path, width=52, height=44)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # slow; no test here cuts the power
+    shutil.copytree(made_data, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def make_data(folder: Path, width: int, height: int) -> None:
-    """What tiny.yml reads, in ``folder``: three training images and one for validation, as files and as LMDBs."""
-    rng = np.random.default_rng(0)
-    for phase, count in (("train", 3), ("val", 1)):
-        images = folder / "images" / phase
-        images.mkdir(parents=True)
-        for number in range(count):
-            coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-            cv2.imwrite(
-                str(images / f"{number}.png"), cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-            )
-        data = folder / "data"
-        write_pairs(find_images(images), data / f"{phase}_HR.lmdb", data / f"{phase}_LRx4.lmdb", 4)
+@pytest.fixture
+def tiny_options(workplace: Path) -> Section:
+    """What ``basicsr train -opt tiny.yml`` hands to the model."""
+    return load_run("tiny.yml", is_train=True).opt
 
 
 @pytest.fixture
-def tiny_options(workplace: Path) -> dict[str, Any]:
-    """What ``basicsr train -opt tiny.yml`` hands to the model."""
-    args = Namespace(opt="tiny.yml", launcher="none", auto_resume=False, debug=False, force_yml=None)
-    return parse_options(args, workplace, is_train=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder, entered, with two photographs and what stands for a network."""
+    monkeypatch.chdir(tmp_path)
+    image = np.ascontiguousarray(chelsea()[100:112, 100:115])
+    Path("in").mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(image).save(f"in/{name}")
+    Path("net.pth").write_bytes(b"stands for a network")
+    monkeypatch.setattr(upscale, "load_network", lambda path, precision: Enlarger())
+    upscale._loaded.cache_clear()
+    yield tmp_path
+    upscale._loaded.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def photograph() -> np.ndarray:
+    """A photograph (H, W, 3), uint8 BGR, a multiple of 8."""
+    return np.ascontiguousarray(chelsea()[:192, 40:240, ::-1])
+
+
+@pytest.fixture
+def random_alexnet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """AlexNet without its downloaded weights, the same wherever it is built."""
+
+    def build(*args: Any, **kwargs: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        network: torch.nn.Module = alexnet(weights=None)
+        return network
+
+    alexnet = torchvision.models.alexnet
+    monkeypatch.setattr(torchvision.models, "alexnet", build)
+    perceptual_distance.cache_clear()
+    yield
+    perceptual_distance.cache_clear()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server on this machine, which may behave badly."""
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def benchmark_command(workplace: Path) -> list[str]:
+    """An ``srflow benchmark`` of two images, a small network, and a folder of another method's files."""
+    for folder in ("HR", "LR", "LR3", "LR8", "theirs"):
+        Path(folder).mkdir()
+    for number in range(3):
+        write_image(Path(f"LR3/{number}.png"), np.zeros((7, 9, 3), np.uint8))
+    for number, path in enumerate(find_images(Path("images/train"))[:2]):
+        image = np.ascontiguousarray(read_image(path)[:40, :48])
+        write_image(Path(f"HR/img{number}.png"), image)
+        write_image(Path(f"LR/img{number}x4.png"), bicubic_downscale(image, 4))
+        write_image(Path(f"LR8/img{number}x8.png"), bicubic_downscale(image, 8))
+        write_image(Path(f"theirs/img{number}_their_name.png"), image)
+    untrained_network("net.pth")
+    sets = ["--set", "Set5", "HR", "LR", "--set", "again", "HR", "LR"]
+    methods = ["--checkpoint", "net.pth", "--temperature", "0", "0.1", "--num-samples", "3", "--bicubic"]
+    others = ["--images", "theirs", "theirs", "--distance", "stlpips", "--workers", "1"]
+    return ["benchmark", "-o", "out", *sets, *methods, *others]

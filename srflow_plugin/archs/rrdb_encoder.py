@@ -7,10 +7,9 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from basicsr.archs.arch_util import make_layer
-from basicsr.archs.rrdbnet_arch import RRDB
 from torch import Tensor, nn
 
+from srflow_plugin.archs.rrdb import make_trunk
 from srflow_plugin.flow import Context, fast
 
 
@@ -48,7 +47,7 @@ class RRDBEncoder(nn.Module):
         self.feature_blocks = tuple(feature_blocks)
         self.level_scales = [scale / 2**level for level in range(1, num_levels + 1)]
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
-        self.body = make_layer(RRDB, num_block, num_feat=num_feat, num_grow_ch=num_grow_ch)
+        self.body = make_trunk(num_block, num_feat, num_grow_ch)
         self.conv_body = nn.Conv2d(num_feat, num_feat, 3, padding=1)
         num_upsamplings = sum(level_scale > 1 for level_scale in self.level_scales)
         self.upconvs = nn.ModuleList(nn.Conv2d(num_feat, num_feat, 3, padding=1) for _ in range(num_upsamplings))
@@ -59,7 +58,7 @@ class RRDBEncoder(nn.Module):
         return [context.expanded() for context in self.contexts(lq)]
 
     def contexts(self, lq: Tensor) -> list[Context]:
-        """The features of each level, finest first, those of ``feature_blocks`` not enlarged."""
+        """Compute the features of each level, finest first, those of ``feature_blocks`` not enlarged."""
         features = first = self.conv_first(lq)
         block_outputs = []
         for index, block in enumerate(self.body):

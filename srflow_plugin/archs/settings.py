@@ -23,7 +23,7 @@ class Settings(nn.Module):
             self.register_buffer(name, encode_setting(value))
 
     def differences(self, state: Mapping[str, Tensor], prefix: str) -> list[str]:
-        """What a state dict says otherwise, one sentence each; what it does not say is no difference."""
+        """List the settings that a state dict has otherwise, one sentence each; one that it lacks is no difference."""
         pairs = {name: (decode_setting(own), state.get(prefix + name)) for name, own in self.named_buffers()}
         return [
             f"{name} is {decode_setting(loaded)} in the checkpoint and {own} in the network"
@@ -42,7 +42,7 @@ class Settings(nn.Module):
 
 
 def encode_setting(value: Value) -> Tensor:
-    """A setting as a tensor; on the CPU also in a network without memory, since the value is what counts."""
+    """Turn a setting into a tensor; on the CPU also in a network without memory, since the value is what counts."""
     if isinstance(value, str):
         return torch.tensor(list(value.encode()), dtype=torch.uint8, device="cpu")
     if value is None:
@@ -51,7 +51,7 @@ def encode_setting(value: Value) -> Tensor:
 
 
 def decode_setting(tensor: Tensor) -> Value:
-    """What :func:`encode_setting` made the tensor of."""
+    """Read a setting back that :func:`encode_setting` made a tensor of."""
     if tensor.dtype == torch.uint8:
         return bytes(tensor.tolist()).decode()
     if not tensor.is_floating_point():

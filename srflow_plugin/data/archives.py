@@ -14,9 +14,9 @@ from typing import IO, NamedTuple
 from tqdm import tqdm
 
 from srflow_plugin.data.download import check_free
-from srflow_plugin.data.images import IMAGE_SUFFIXES
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
+from srflow_plugin.images.files import IMAGE_SUFFIXES
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -30,12 +30,12 @@ class Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file's name is that of an archive that :func:`unpack` reads."""
+    """Tell by its name that a file is an archive that :func:`unpack` reads."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def archive_stem(name: str) -> str:
-    """The name of an archive without its suffix: ``a.tar.gz`` -> ``a``."""
+    """Cut the suffix off an archive's name: ``a.tar.gz`` -> ``a``."""
     return name[: -max(len(suffix) for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix))]
 
 
@@ -102,7 +102,7 @@ def _is_there(path: Path, member: Member) -> bool:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[Member]]:
-    """The images in an archive, whatever other systems have hidden beside them left out."""
+    """List the images in an archive, without the files that other systems have hidden beside them."""
     try:
         with _opened(archive) as members:
             yield [

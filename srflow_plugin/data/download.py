@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from srflow_plugin import __version__
+from srflow_plugin._version import __version__
 from srflow_plugin.errors import UserError
 
 ATTEMPTS = 5  # without a byte in between

@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from srflow_plugin.data.archives import archive_stem, unpack
 from srflow_plugin.data.download import download, verify
-from srflow_plugin.data.prepare import find_images
-from srflow_plugin.data.resize import Border
 from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import find_images
+from srflow_plugin.images.resize import Border
 
 
 class Archive(NamedTuple):
@@ -90,7 +90,7 @@ def _benchmark(folder: str, count: int) -> KnownSet:
 
 
 def _celeba(first: int, last: int) -> KnownSet:
-    """A part of CelebA's own partition; 178x218, of which the field takes the middle 160x160."""
+    """Make a part of CelebA's own partition; 178x218, of which the field takes the middle 160x160."""
     return KnownSet(CELEBA, "img_align_celeba", first, last, 202_599, center_crop=160)
 
 
@@ -111,7 +111,7 @@ KNOWN_SETS["DF2K"] = KNOWN_SETS["DIV2K"] + KNOWN_SETS["Flickr2K"]
 
 
 def fetch(known: KnownSet, downloads: Path) -> list[Path]:
-    """The images of a data set as files, from its archive in ``downloads``, which is fetched unless it is there.
+    """Find the images of a data set as files, from its archive in ``downloads``, which is fetched unless it is there.
 
     Raises:
         UserError: the archive cannot be had, or is not what it should be.

@@ -66,13 +66,13 @@ class LmdbWriter:
             self.discard()
         for path in self.unfinished:
             path.mkdir(parents=True, exist_ok=True)
-        # What is written survives this process without sync; finish() makes it survive the machine.
+        # Writes survive this process without sync; finish() makes them survive the machine.
         self.databases = [lmdb.open(str(path), map_size=MAP_SIZE, sync=False) for path in self.unfinished]
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
         (self.unfinished[0] / SETTINGS_FILE).write_text(json.dumps(settings))
 
     def has(self, key: str) -> bool:
-        """Whether an image has been put: LR comes last, and all of an image at once."""
+        """Say whether an image has been put: LR comes last, and all of an image at once."""
         with self.databases[1].begin() as transaction:
             return any(transaction.get(name.encode()) is not None for name in (key, tile_key(key, 1)))
 
@@ -85,7 +85,7 @@ class LmdbWriter:
                     transaction.put(pair.key.encode("ascii"), getattr(pair, kind))
 
     def finish(self) -> int:
-        """List the images, give both LMDBs their names; how many pairs there are."""
+        """List the images, give both LMDBs their names; return the number of pairs."""
         for database, path in zip(self.databases, self.unfinished, strict=True):
             with database.begin() as transaction:
                 lines = [_line(key.decode(), png) for key, png in transaction.cursor()]
@@ -96,7 +96,7 @@ class LmdbWriter:
         return len(lines)
 
     def count(self) -> int:
-        """How many pairs a complete pair of LMDBs has."""
+        """Count the pairs of a complete pair of LMDBs."""
         return len((self.final[0] / "meta_info.txt").read_text().splitlines())
 
     def discard(self) -> None:
@@ -174,7 +174,7 @@ class FolderWriter:
 
 
 def open_writer(hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, Any]) -> LmdbWriter | FolderWriter:
-    """The writer for two ``*.lmdb``, or for two folders of files."""
+    """Open the writer for two ``*.lmdb``, or for two folders of files."""
     if (hr.suffix == ".lmdb") != (lr.suffix == ".lmdb"):
         raise UserError(f"{hr} and {lr}: both must end in .lmdb, or none")
     return (LmdbWriter if hr.suffix == ".lmdb" else FolderWriter)(hr, lr, settings, images)
@@ -194,6 +194,6 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
 
 
 def _line(key: str, png: bytes) -> str:
-    """An image's line in meta_info.txt; height and width stand in the PNG's header."""
+    """Make an image's line of meta_info.txt; height and width stand in the PNG's header."""
     width, height = struct.unpack(">II", png[16:24])
     return f"{key}.png ({height},{width},3) {PNG_COMPRESSION}\n"

@@ -6,31 +6,22 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from srflow_plugin.data.checked import read_bgr
 from srflow_plugin.data.download import check_free
-from srflow_plugin.data.images import IMAGE_SUFFIXES, read_image
 from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, open_writer, tile_key
-from srflow_plugin.data.resize import Border, bicubic_downscale
+from srflow_plugin.data.parallel import in_parallel
 from srflow_plugin.errors import UserError
-from srflow_plugin.parallel import in_parallel
+from srflow_plugin.images.resize import Border, bicubic_downscale
 
 PNG_BYTES_PER_PIXEL = 1.8  # of photographs, a little more than measured
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All images in ``folder``, sorted by name."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; name one with images ({', '.join(IMAGE_SUFFIXES)})")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return images
 
 
 def write_pairs(
@@ -45,8 +36,7 @@ def write_pairs(
 ) -> int:
     """Write images and their MATLAB-bicubic LR under the same names, as two LMDBs or two folders of PNG files.
 
-    A run that was killed, or found an image that cannot be used, goes on where it was when it is started again; one
-    that is complete has nothing to do.
+    A run that was killed, or found an image that cannot be used, goes on where it was when it is started again.
 
     Args:
         images: HR image files; 8 bit, read as colour.
@@ -63,28 +53,20 @@ def write_pairs(
     Returns:
         Number of pairs.
     """
-    for what, size in (("crop size", crop_size), ("center crop", center_crop)):
-        if size is not None and (size < 1 or size % scale):
-            raise UserError(f"{what} {size} must be a multiple of scale {scale}")
-    keys = [_key(path) for path in images]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise UserError(f"two images would be stored as {twice!r}; rename one")
-
-    settings = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
-    versions = {key: [str(path), path.stat().st_size] for key, path in zip(keys, images, strict=True)}
+    _check_cuts(scale, crop_size, center_crop)
+    versions = _versions(images)
+    settings: dict[str, Any] = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
     writer = open_writer(hr, lr, settings, versions)
     if writer.complete:
         return writer.count()
-    todo = [path for path, key in zip(images, keys, strict=True) if not writer.has(key)]
+    todo = [path for path, key in zip(images, versions, strict=True) if not writer.has(key)]
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
-    make = partial(make_pairs, scale=scale, crop_size=crop_size, border=border, center_crop=center_crop)
+    make = partial(make_pairs, **settings)
     try:
         check_space(todo, hr.parent, scale, center_crop)
-        with tqdm(total=len(images), initial=len(images) - len(todo), unit="image") as bar:
-            for pairs in in_parallel(make, todo, workers):
-                writer.put(pairs)
-                bar.update()
+        made = in_parallel(make, todo, workers)
+        for pairs in tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image"):
+            writer.put(pairs)
         return writer.finish()
     finally:
         writer.close()
@@ -112,7 +94,7 @@ def make_pairs(
     path: Path, scale: int, crop_size: int | None, border: Border, center_crop: int | None = None
 ) -> list[Pair]:
     """Read one image and make its tiles."""
-    image = read_image(path)
+    image = read_bgr(path)
     if center_crop is not None:
         if min(image.shape[:2]) < center_crop:
             size = f"{image.shape[0]}x{image.shape[1]}, smaller than center crop {center_crop}"
@@ -135,8 +117,23 @@ def make_pairs(
     return pairs
 
 
+def _check_cuts(scale: int, crop_size: int | None, center_crop: int | None) -> None:
+    for what, size in (("crop size", crop_size), ("center crop", center_crop)):
+        if size is not None and (size < 1 or size % scale):
+            raise UserError(f"{what} {size} must be a multiple of scale {scale}")
+
+
+def _versions(images: Sequence[Path]) -> dict[str, Any]:
+    """Make the images' LMDB keys, which must differ, each with what tells another version of the image."""
+    keys = [_key(path) for path in images]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"two images would be stored as {twice!r}; rename one")
+    return {key: [str(path), path.stat().st_size] for key, path in zip(keys, images, strict=True)}
+
+
 def _key(path: Path) -> str:
-    """LMDB key of an image: BasicSR cuts keys at the first dot and encodes them as ASCII."""
+    """Make the LMDB key of an image: BasicSR cuts keys at the first dot and encodes them as ASCII."""
     key = path.stem.replace(".", "_").replace(" ", "_")
     if not key.isascii():
         raise UserError(f"{path}: the name must be ASCII to become an LMDB key; rename the file")

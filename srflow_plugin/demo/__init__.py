@@ -1,1 +1,1 @@
-"""The page of ``srflow demo``: :mod:`session` says what it shows, :mod:`page` how it looks."""
+"""The page of ``srflow demo``: its answers (:mod:`session`), its look (:mod:`page`), its server (:mod:`serve`)."""

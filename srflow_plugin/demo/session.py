@@ -1,4 +1,4 @@
-"""What the page shows of an image, without the page."""
+"""Answers of the page, without the page."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import skimage
 import torch
-from basicsr.metrics import calculate_psnr
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from srflow_plugin.applications import transfer_content
+from srflow_plugin.applications.editing import transfer_content
+from srflow_plugin.applications.upscale import RESAMPLE
 from srflow_plugin.archs.srflow_arch import SRFlowNet
-from srflow_plugin.data.photographs import from_pillow
-from srflow_plugin.data.resize import bicubic_downscale
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr
-from srflow_plugin.pictures import bicubic_upscale, heat_map
-from srflow_plugin.upscaling import RESAMPLE
+from srflow_plugin.images.photographs import from_pillow
+from srflow_plugin.images.pictures import heat_map, spread
+from srflow_plugin.images.resize import bicubic_downscale, bicubic_upscale
+from srflow_plugin.images.tensors import to_pixels, to_tensor
 
 TEMPERATURES = (0, 0.3, 0.6, 0.8, 0.9, 1.0)
 IMAGES_KEPT = 8  # whose encoder features are remembered
@@ -34,7 +33,7 @@ EXAMPLES = {  # of scikit-image's photographs: file, left, top, side
 
 
 class Answer(NamedTuple):
-    """What the page shows: pictures as uint8 RGB (H, W, 3)."""
+    """Answer that the page shows: pictures as uint8 RGB (H, W, 3)."""
 
     pictures: list[tuple[np.ndarray, str]]  # with titles: bicubic, samples, the original if it is known
     spread: np.ndarray | None  # map of the standard deviation
@@ -52,7 +51,7 @@ class Subject(NamedTuple):
 
 
 class Session:
-    """A network, and the images that it has seen lately.
+    """Network, and the images that it has seen lately.
 
     Args:
         network: in eval mode.
@@ -65,17 +64,15 @@ class Session:
         self.features: OrderedDict[bytes, list[Context]] = OrderedDict()
 
     def upscale(self, image: Image.Image, is_gt: bool, temperature: float, num_samples: int, seed: int) -> Answer:
-        """Samples of an LR image, or with ``is_gt`` of the LR image of an HR image."""
+        """Draw samples of an LR image, or with ``is_gt`` of the LR image of an HR image."""
         subject = self._subject(image, is_gt)
         samples = self._samples(subject, temperature, num_samples if temperature > 0 else 1, seed)
-        spread = None
-        if len(samples) > 1:
-            spread = heat_map(np.std(np.stack(samples).astype(np.float64), axis=0).mean(2), "grey levels")[..., ::-1]
+        differences = heat_map(spread(samples), "grey levels") if len(samples) > 1 else None
         titles = [f"sample {number}" for number in range(len(samples))]
-        return Answer(_pictures(subject, samples, titles), spread, self._figures(subject, samples))
+        return Answer(_pictures(subject, samples, titles), differences, self._figures(subject, samples))
 
     def compare_temperatures(self, image: Image.Image, is_gt: bool, seed: int) -> Answer:
-        """One sample at each of TEMPERATURES, of the same seed."""
+        """Draw one sample at each of TEMPERATURES, of the same seed."""
         subject = self._subject(image, is_gt)
         samples = [self._samples(subject, temperature, 1, seed)[0] for temperature in TEMPERATURES]
         titles = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
@@ -86,14 +83,14 @@ class Session:
         return Answer(_pictures(subject, samples, titles), None, figures)
 
     def transfer(self, edited: Image.Image, original: Image.Image) -> np.ndarray:
-        """An edited HR image with the light of the original, uint8 RGB."""
+        """Give an edited HR image the light of the original: uint8 RGB."""
         (edited_lq, edited_gt), (lq, gt) = self._pair(edited, True), self._pair(original, True)
         assert edited_gt is not None and gt is not None
         if edited_gt.shape != gt.shape:
             raise UserError("both images must have the same size")
         with torch.no_grad():
             result = transfer_content(self.network, self._tensor(edited_gt), self._tensor(edited_lq), self._tensor(lq))
-        return _pixels(result[0])
+        return to_pixels(result[0])
 
     def _pair(self, image: Image.Image, is_gt: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """LR and HR image, uint8 RGB."""
@@ -114,11 +111,10 @@ class Session:
         return bicubic_downscale(gt, scale), gt
 
     def _tensor(self, pixels: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / 255)[None]
-        return tensor.to(next(self.network.parameters()).device)
+        return to_tensor(pixels).to(next(self.network.parameters()).device)
 
     def _features(self, lq: np.ndarray, tensor: Tensor) -> list[Context]:
-        """The encoder's features of an LR image, from memory where it was there lately."""
+        """Look up the encoder's features of an LR image, from memory where it was there lately."""
         key = hashlib.sha256(repr(lq.shape).encode() + lq.tobytes()).digest()
         if key not in self.features:
             self.features[key] = self.network.features(tensor)
@@ -130,7 +126,7 @@ class Session:
     def _subject(self, image: Image.Image, is_gt: bool) -> Subject:
         lq, gt = self._pair(image, is_gt)
         tensor = self._tensor(lq)
-        bicubic = _pixels(bicubic_upscale(tensor, self.network.scale)[0])
+        bicubic = to_pixels(bicubic_upscale(tensor, self.network.scale)[0])
         with torch.no_grad():
             return Subject(lq, gt, tensor, self._features(lq, tensor), bicubic)
 
@@ -139,11 +135,11 @@ class Session:
             drawn = self.network.sample(
                 subject.tensor, temperature, num_samples, seed, resample=RESAMPLE, features=subject.features
             )
-        return [_pixels(sample) for sample in drawn[:, 0]]
+        return [to_pixels(sample) for sample in drawn[:, 0]]
 
     def _scores(self, subject: Subject, image: np.ndarray) -> dict[str, float]:
-        scores = {"LR-PSNR": calculate_lr_psnr(image, lq=subject.lq, scale=self.network.scale)}
-        return scores if subject.gt is None else {**scores, "PSNR": calculate_psnr(image, subject.gt, crop_border=0)}
+        scores = {"LR-PSNR": psnr(bicubic_downscale(image, self.network.scale), subject.lq)}
+        return scores if subject.gt is None else {**scores, "PSNR": psnr(image, subject.gt)}
 
     def _figures(self, subject: Subject, samples: list[np.ndarray]) -> list[tuple[str, str]]:
         scores, bicubic = [self._scores(subject, sample) for sample in samples], self._scores(subject, subject.bicubic)
@@ -159,14 +155,14 @@ class Session:
 
 
 def example(name: str) -> Image.Image:
-    """A part of one of scikit-image's photographs."""
+    """Cut a part out of one of scikit-image's photographs."""
     file, left, top, side = EXAMPLES[name]
     with Image.open(Path(skimage.__file__).parent / "data" / file) as image:
         return image.convert("RGB").crop((left, top, left + side, top + side))
 
 
 def transfer_example() -> tuple[Image.Image, Image.Image]:
-    """A photograph into which a part in another light has been pasted, and the photograph."""
+    """Make a photograph into which a part in another light has been pasted, and the photograph."""
     original = example("cat")
     edited, left_top = original.copy(), (10, 30)
     other_light = ImageEnhance.Color(ImageEnhance.Brightness(original).enhance(1.5)).enhance(0.3)
@@ -174,8 +170,10 @@ def transfer_example() -> tuple[Image.Image, Image.Image]:
     return edited, original
 
 
-def _pixels(image: Tensor) -> np.ndarray:
-    return (255 * image.clamp(0, 1)).round().byte().cpu().numpy().transpose(1, 2, 0)
+def psnr(image: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two uint8 images (H, W, 3), in dB."""
+    error = np.square(image.astype(np.float64) - other).mean()
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def _pictures(subject: Subject, samples: list[np.ndarray], titles: list[str]) -> list[tuple[np.ndarray, str]]:

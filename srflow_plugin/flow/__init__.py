@@ -2,7 +2,7 @@
 
 Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, invertible 1x1 convolution, squeeze),
 :mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents). They define the flow;
-:mod:`fast` computes the same numbers sooner.
+:mod:`fast` computes the same numbers sooner; :mod:`density` makes a likelihood of them.
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain
@@ -16,7 +16,7 @@ from srflow_plugin.flow.coupling import (
     bounded_scale,
     sigmoid_scale,
 )
-from srflow_plugin.flow.density import bits_per_dimension, latents_log_prob, standard_normal_log_prob
+from srflow_plugin.flow.density import Encoding, bits_per_dimension, latents_log_prob, standard_normal_log_prob
 from srflow_plugin.flow.layers import (
     ActNorm,
     Average,
@@ -39,6 +39,7 @@ __all__ = [
     "ChannelAffine",
     "ConditionalNet",
     "Context",
+    "Encoding",
     "FlowStep",
     "InvertibleConv1x1",
     "MultiScaleFlow",

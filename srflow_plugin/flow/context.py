@@ -1,4 +1,4 @@
-"""What the LR image tells one level of the flow, and the one convolution that reads it."""
+"""Features of the LR image for one level of the flow, and the one convolution that reads them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Context(NamedTuple):
 
     @property
     def factor(self) -> int:
-        """Of the enlargement; 1 where nothing is coarse."""
+        """Factor of the enlargement; 1 where nothing is coarse."""
         return 1 if self.coarse is None else self.own.shape[2] // self.coarse.shape[2]
 
     def crop(self, rows: slice, columns: slice) -> Context:
-        """The part in a window whose edges are multiples of ``factor``."""
+        """Cut out a window whose edges are multiples of ``factor``."""
         own, factor = self.own[:, :, rows, columns], self.factor
         if self.coarse is None:
             return Context(own)
@@ -36,13 +36,13 @@ class Context(NamedTuple):
         return Context(self.own.to(dtype), None if self.coarse is None else self.coarse.to(dtype))
 
     def expanded(self) -> Tensor:
-        """All features at the level's size, (B, C + C', h, w)."""
+        """Make all features at the level's size, (B, C + C', h, w)."""
         if self.coarse is None:
             return self.own
         return torch.cat([self.own, F.interpolate(self.coarse, self.own.shape[2:], mode="nearest")], dim=1)
 
     def conv(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """3x3 convolution of :meth:`expanded` with zero padding, without enlarging: (B, O, h, w)."""
+        """Compute the 3x3 convolution of :meth:`expanded` with zero padding, without enlarging: (B, O, h, w)."""
         if self.coarse is None:
             return F.conv2d(self.own, weight, bias, padding=1)
         own, coarse = weight.split([self.own.shape[1], self.coarse.shape[1]], dim=1)
@@ -92,7 +92,7 @@ class _AddByKind(torch.autograd.Function):
 
 
 def _places(output: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each pixel of a block in ``output`` (B, O, h * factor, w * factor), and its part of ``blocks``, as views."""
+    """Pair each pixel of a block in ``output`` (B, O, h * factor, w * factor) with its part of ``blocks``, as views."""
     size, height, width = output.shape[1], blocks.shape[2] - 1, blocks.shape[3] - 1
     factor = output.shape[2] // height
     kinds = [0, *[1] * (factor - 2), 1 if factor == 2 else 2]  # as the convolutions are ordered

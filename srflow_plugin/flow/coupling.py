@@ -67,7 +67,7 @@ class ConditionalNet(nn.Sequential):
         self.scale = scale
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        output = super().forward(x)
+        output: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return output[:, 0::2], self.scale(output[:, 1::2])
 
 
@@ -140,9 +140,14 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, H, W) -> kept half, latent, log-det (B,)."""
+        kept, latent, logdet = self.by_position(x)
+        return kept, latent, logdet.flatten(1).sum(1)
+
+    def by_position(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) -> kept half, latent, log-det of each position (B, 1, H, W)."""
         kept, other = x[:, : self.kept], x[:, self.kept :]
         mean, log_std = self._moments(kept)
-        return kept, (other - mean) * (-log_std).exp(), -log_std.flatten(1).sum(1)
+        return kept, (other - mean) * (-log_std).exp(), -log_std.sum(1, keepdim=True)
 
     def inverse(self, kept: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Kept half and latent -> (B, C, H, W) and log-det (B,)."""

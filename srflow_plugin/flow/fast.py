@@ -1,6 +1,6 @@
-"""The numbers of MultiScaleFlow's ``forward`` and ``inverse``, for a fraction of their time and memory.
+"""The plan: the numbers of MultiScaleFlow's ``forward`` and ``inverse``, for a fraction of their time and memory.
 
-:mod:`multiscale` and the layers say what is computed; here is how:
+The definition is in :mod:`multiscale` and the layers; tests/flow/test_fast.py holds the two together. The ways here:
 
 - What a step computes of the LR image alone (its injector's network, the features' part of its coupling's first
   convolution) is one convolution, done once for all samples: a convolution is linear in its input channels.
@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from srflow_plugin.flow.bijection import Chain
 from srflow_plugin.flow.context import Context
 from srflow_plugin.flow.coupling import ConditionalNet, Scale
+from srflow_plugin.flow.density import Encoding
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
 from srflow_plugin.flow.windows import Window, cut, windows
@@ -39,28 +40,31 @@ def window_bytes(device: torch.device) -> int:
     return 2**23 if device.type == "cpu" else 2**29
 
 
-def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> tuple[list[Tensor], Tensor]:
-    """``flow.forward``: image (B, C, H, W) and contexts, finest first -> latents, finest first, log-det (B,)."""
-    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    latents = []
+def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> Encoding:
+    """Compute ``flow.forward``: image (B, C, H, W) and contexts, finest first -> its :class:`Encoding`."""
+    latents: list[Tensor] = []
+    local: list[list[Tensor]] = []
+    shared: list[Tensor] = []
     for index, (level, context) in enumerate(zip(flow.levels, contexts, strict=True)):
         x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         steps = level_steps(level)
-        total = total + x.shape[2] * x.shape[3] * channel_logdet(steps)
+        logdets = []
         for step in steps:
             x = F.conv2d(x, *mixing(step))
             if isinstance(step, FlowStep):
                 x, logdet = apply_conditional(forward_with, step, x, context)
-                total = total + logdet.flatten(1).sum(1)
+                logdets.append(logdet)
         if index < len(flow.splits):
-            x, latent, logdet = flow.splits[index](x)
-            total = total + logdet
+            x, latent, logdet = flow.splits[index].by_position(x)
+            logdets.append(logdet)
             latents.append(latent)
-    return [*latents, x], total
+        local.append(logdets)
+        shared.append(channel_logdet(steps))
+    return Encoding([*latents, x], local, shared)
 
 
 def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[Context]) -> Tensor:
-    """``flow.inverse`` without its log-det: latents (n * B, C, h, w), finest first -> images (n * B, C, H, W).
+    """Compute ``flow.inverse`` without its log-det: latents (n * B, C, h, w), finest first -> images (n * B, C, H, W).
 
     ``contexts`` are of B images; the n samples of each share what is computed of them.
     """
@@ -80,7 +84,7 @@ def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[C
 
 
 def level_steps(level: Chain) -> list[TransitionStep]:
-    """The steps of a level, which follow its squeeze."""
+    """List the steps of a level, which follow its squeeze."""
     return [cast(TransitionStep, step) for step in level.bijections[1:]]
 
 
@@ -96,7 +100,7 @@ class Convolution(NamedTuple):
 
 
 class NetWeights(NamedTuple):
-    """What follows the first ReLU of a conditional net."""
+    """Layers that follow the first ReLU of a conditional net."""
 
     hidden: list[Convolution]
     last: Convolution  # its outputs sorted: shifts, then raw scales
@@ -122,7 +126,7 @@ class StepWeights(NamedTuple):
 def apply_conditional(
     function: Callable[..., tuple[Tensor, ...]], step: FlowStep, x: Tensor, context: Context
 ) -> tuple[Tensor, ...]:
-    """``function`` of a step's weights, of (n * B, C, h, w) and of the step's condition, which is computed here."""
+    """Call ``function`` with a step's weights, ``x`` (n * B, C, h, w), and the condition, which is computed here."""
     weights = fold(step, context.own.dtype)
     if torch.is_grad_enabled():
         condition = context.conv(*weights.condition)
@@ -140,11 +144,11 @@ def apply_conditional(
 
 def recomputed(function: Callable[..., T], *arguments: object) -> T:
     """Call a function without randomness; its activations are computed again in the backward pass."""
-    return cast(T, checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-    """Injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
+    """Apply injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
     of_injector, of_coupling = condition.chunk(2, dim=1)
     shift, scale = weights.injector(F.relu(of_injector), x.dtype)
     x = (x + shift) * scale
@@ -160,7 +164,7 @@ def inverse_with(weights: StepWeights, y: Tensor, condition: Tensor) -> tuple[Te
     shift, scale = weights.injector(F.relu(of_injector), y.dtype)
     of_coupling = of_coupling.contiguous(memory_format=torch.channels_last)
     batch = len(of_coupling)
-    # As many samples at once as one window may have of one image.
+    # Samples at once: as many as one window may have of one image.
     at_once = max(1, window_bytes(y.device) // (of_coupling.numel() * of_coupling.element_size()))
     parts = []
     for part in y.split(batch * at_once):
@@ -172,7 +176,7 @@ def inverse_with(weights: StepWeights, y: Tensor, condition: Tensor) -> tuple[Te
 
 
 def coupling_hidden(weights: StepWeights, a: Tensor, of_context: Tensor) -> Tensor:
-    """First hidden layer of the coupling's network, (n * B, hidden, h, w), of ``a`` (n * B, C // 2, h, w)."""
+    """Compute the coupling network's first hidden layer, (n * B, hidden, h, w), of ``a`` (n * B, C // 2, h, w)."""
     hidden = weights.variable(a.to(of_context.dtype))
     hidden.unflatten(0, (-1, len(of_context))).add_(of_context)
     return hidden.relu_()
@@ -200,7 +204,7 @@ def step_windows(step: FlowStep, context: Context) -> Iterator[Window]:
 
 
 def fold(step: FlowStep, dtype: torch.dtype) -> StepWeights:
-    """The weights of a step's networks, in ``dtype``."""
+    """Fold a step's affine layers into the weights of its networks, in ``dtype``."""
     (injector_first, injector), (coupling_first, coupling) = (
         fold_net(net, dtype) for net in (step.injector.net, step.coupling.net)
     )
@@ -213,7 +217,7 @@ def fold(step: FlowStep, dtype: torch.dtype) -> StepWeights:
 
 
 def fold_net(net: ConditionalNet, dtype: torch.dtype) -> tuple[Convolution, NetWeights]:
-    """A conditional net's first convolution, and the others."""
+    """Fold a conditional net: its first convolution, and the others."""
     modules = list(net)
     convolutions = []
     for conv, affine in zip(modules[:-1:3], modules[1:-1:3], strict=True):
@@ -233,13 +237,13 @@ def fold_net(net: ConditionalNet, dtype: torch.dtype) -> tuple[Convolution, NetW
 
 
 def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
-    """ActNorm and invertible 1x1 convolution of a step as one convolution."""
+    """Fold ActNorm and invertible 1x1 convolution of a step into one convolution."""
     weight = step.invconv.weight * step.actnorm.logs.exp().view(1, -1)
     return weight[:, :, None, None], weight @ step.actnorm.bias.flatten()
 
 
 def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:
-    """The inverses of all steps' :func:`mixing`, computed in float64."""
+    """Invert :func:`mixing` of all steps, in float64."""
     weights = torch.linalg.inv(torch.stack([step.invconv.weight for step in steps]).double())
     weights = weights * torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps])
     return [
@@ -249,6 +253,7 @@ def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tenso
 
 
 def channel_logdet(steps: Sequence[TransitionStep]) -> Tensor:
-    """Log-det by position of all ActNorms and 1x1 convolutions of a level; a scalar."""
+    """Compute the log-det by position of all ActNorms and 1x1 convolutions of a level; a scalar."""
     logdets = torch.linalg.slogdet(torch.stack([step.invconv.weight for step in steps])).logabsdet
-    return logdets.sum() + torch.stack([step.actnorm.logs for step in steps]).sum()
+    total: Tensor = logdets.sum() + torch.stack([step.actnorm.logs for step in steps]).sum()
+    return total

@@ -14,7 +14,7 @@ Average = Callable[[Tensor], Tensor]
 
 
 def local(mean: Tensor) -> Tensor:
-    """The mean over this process's batch as it is."""
+    """Leave the mean over this process's batch as it is."""
     return mean
 
 
@@ -78,7 +78,8 @@ class InvertibleConv1x1(Bijection):
         return F.conv2d(y, weight[:, :, None, None]), -self._logdet(y)
 
     def _logdet(self, x: Tensor) -> Tensor:
-        return (x.shape[2] * x.shape[3] * torch.linalg.slogdet(self.weight).logabsdet).expand(len(x))
+        logdet: Tensor = (x.shape[2] * x.shape[3] * torch.linalg.slogdet(self.weight).logabsdet).expand(len(x))
+        return logdet
 
 
 class Squeeze(Bijection):

@@ -1,4 +1,7 @@
-"""The whole flow: levels of steps, with latents split off on the way."""
+"""The whole flow: levels of steps, with latents split off on the way.
+
+This is the definition. :mod:`srflow_plugin.flow.fast` is the plan by which the same numbers are computed.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Area = tuple[slice, slice]
 
 
 class Window(NamedTuple):
-    """Rows and columns: what is computed, with a margin, what of it is kept, and where that is in what is computed."""
+    """Rows and columns of the part computed, with a margin, of the part kept, and of the latter within the former."""
 
     outer: Area
     inner: Area
@@ -19,7 +19,7 @@ class Window(NamedTuple):
 
 
 def windows(height: int, width: int, side: int, margin: int) -> Iterator[Window]:
-    """Windows of ``side`` x ``side`` that cover an image, with a margin wherever they do not end at its border."""
+    """Cover an image with windows of ``side`` x ``side``, with a margin wherever they do not end at its border."""
 
     def cuts(length: int) -> Iterator[tuple[slice, slice, slice]]:
         for start in range(0, length, side):
@@ -31,19 +31,19 @@ def windows(height: int, width: int, side: int, margin: int) -> Iterator[Window]
 
 
 def with_margin(inner: slice, length: int, margin: int, multiple: int = 1) -> tuple[slice, slice, slice]:
-    """``Window`` for one axis of an image of this length; what is computed ends at multiples."""
+    """Make a ``Window`` for one axis of an image of this length; the computed part ends at multiples."""
     first = max(0, inner.start - margin) // multiple * multiple
     last = min(length, -(-(inner.stop + margin) // multiple) * multiple)
     return slice(first, last), inner, slice(inner.start - first, inner.stop - first)
 
 
 def cut(x: Tensor, area: Area) -> Tensor:
-    """The rows and columns of (B, C, h, w), a view."""
+    """Cut rows and columns out of (B, C, h, w), as a view."""
     return x[:, :, area[0], area[1]]
 
 
 def enlarged(area: Area, numerator: int, denominator: int = 1) -> Area:
-    """The same rows and columns in an image ``numerator / denominator`` times as large."""
+    """Find the same rows and columns in an image ``numerator / denominator`` times as large."""
     rows, columns = (
         slice(edge.start * numerator // denominator, edge.stop * numerator // denominator) for edge in area
     )

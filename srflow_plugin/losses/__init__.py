@@ -1,0 +1,1 @@
+"""Losses, by the names that option files call them."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 
-@LOSS_REGISTRY.register()
 class LPIPSLoss(nn.Module):
     """LPIPS (Zhang et al., CVPR 2018), version 0.1, of images in [0, 1]; takes the place of a ``perceptual_opt``.
 

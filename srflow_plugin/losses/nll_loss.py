@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from basicsr.utils.registry import LOSS_REGISTRY
 from torch import Tensor, nn
 
 
-@LOSS_REGISTRY.register()
 class NLLLoss(nn.Module):
     """Negative log-likelihood in bits per dimension, as SRFlowNet returns it for each image of the batch.
 

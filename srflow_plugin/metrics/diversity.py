@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from basicsr.utils.registry import METRIC_REGISTRY
 
+from srflow_plugin.images.pictures import spread
 from srflow_plugin.metrics.perceptual import Distance, Net, distance_map
 
 OF_SAMPLES: set[Callable[..., float]] = set()
@@ -20,7 +20,6 @@ def of_samples(metric: Callable[..., float]) -> Callable[..., float]:
     return metric
 
 
-@METRIC_REGISTRY.register()
 @of_samples
 def calculate_diversity(
     img: Sequence[np.ndarray], img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex", **kwargs: Any
@@ -41,8 +40,7 @@ def calculate_diversity(
     return float(100 * (closest_sample - closest_pixels) / closest_sample) if closest_sample > 0 else 0.0
 
 
-@METRIC_REGISTRY.register()
 @of_samples
 def calculate_pixel_std(img: Sequence[np.ndarray], img2: np.ndarray | None = None, **kwargs: Any) -> float:
     """Standard deviation over samples (uint8, (H, W, C) each) in grey levels: the mean over pixels and channels."""
-    return float(np.std(np.stack(img).astype(np.float64), axis=0).mean())
+    return float(spread(img).mean())

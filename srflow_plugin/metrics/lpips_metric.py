@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.metrics.perceptual import Net, image_distance
 
 
-@METRIC_REGISTRY.register()
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, net: Net = "alex", crop_border: int = 0, **kwargs: Any) -> float:
     """LPIPS (Zhang et al., CVPR 2018), version 0.1, of uint8 BGR images (H, W, 3): 0 is the same image.
 
@@ -19,13 +17,12 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, net: Net = "alex", crop_b
     return image_distance(_cropped(img, crop_border), _cropped(img2, crop_border), "lpips", net)
 
 
-@METRIC_REGISTRY.register()
 def calculate_stlpips(
     img: np.ndarray, img2: np.ndarray, net: Net = "alex", crop_border: int = 0, **kwargs: Any
 ) -> float:
     """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of uint8 BGR images (H, W, 3): 0 is the same image.
 
-    Its weights come with the package: ``pip install 'srflow_plugin[stlpips]'``. Not comparable with LPIPS in value.
+    Its weights come with its package, in the extra "stlpips". Not comparable with LPIPS in value.
     """
     return image_distance(_cropped(img, crop_border), _cropped(img2, crop_border), "stlpips", net)
 

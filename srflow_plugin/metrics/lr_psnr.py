@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 from basicsr.metrics import calculate_psnr
-from basicsr.utils.registry import METRIC_REGISTRY
 
-from srflow_plugin.data.resize import Border, bicubic_downscale
+from srflow_plugin.images.resize import Border, bicubic_downscale
 
 
-@METRIC_REGISTRY.register()
 def calculate_lr_psnr(
     img: np.ndarray,
     img2: np.ndarray | None = None,

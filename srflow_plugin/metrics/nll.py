@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from basicsr.utils.registry import METRIC_REGISTRY
 
 
-@METRIC_REGISTRY.register()
 def calculate_nll(
     img: np.ndarray | None = None, img2: np.ndarray | None = None, nll: float | None = None, **kwargs: Any
 ) -> float:

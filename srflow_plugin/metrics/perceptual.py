@@ -12,7 +12,8 @@ import torch
 from basicsr.utils import img2tensor
 from torch import Tensor, nn
 
-from srflow_plugin.errors import UserError
+from srflow_plugin.devices import choose_device
+from srflow_plugin.errors import UserError, needs
 
 Distance = Literal["lpips", "stlpips"]
 Net = Literal["alex", "vgg"]
@@ -38,7 +39,7 @@ class Remembering(nn.Module):
 
 
 class PerceptualDistance:
-    """A network that compares images, on the GPU if there is one. What was asked lately is not calculated again.
+    """A network that compares images, on the GPU if there is one. It remembers its latest answers.
 
     Args:
         network: of the package ``lpips``, or like one.
@@ -47,11 +48,11 @@ class PerceptualDistance:
     def __init__(self, network: Any) -> None:
         network.spatial = True
         network.net = Remembering(network.net)
-        self.network = network.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = network.eval().requires_grad_(False).to(choose_device())
         self.compared: dict[tuple[bytes, bytes], tuple[float, Tensor]] = {}
 
     def __call__(self, img: np.ndarray, img2: np.ndarray) -> tuple[float, Tensor]:
-        """The distance of two uint8 BGR images (H, W, 3): the number, and the map (H, W)."""
+        """Compute the distance of two uint8 BGR images (H, W, 3): the number, and the map (H, W)."""
         one, other = (hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest() for image in (img, img2))
         if (one, other) not in self.compared:
             self.compared[one, other] = self._compare(img, img2)
@@ -76,45 +77,43 @@ class PerceptualDistance:
 
 
 def distance_map(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> Tensor:
-    """The distance at each pixel, (H, W), of uint8 BGR images (H, W, 3): each layer's, enlarged, summed."""
+    """Compute the distance of uint8 BGR images (H, W, 3) at each pixel, (H, W): each layer's, enlarged, summed."""
     return perceptual_distance(distance, net)(img, img2)[1]
 
 
 def image_distance(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> float:
-    """The distance of two uint8 BGR images (H, W, 3): the mean over each layer's positions, summed over the layers."""
+    """Compute the distance of two uint8 BGR images (H, W, 3): each layer's mean over positions, summed."""
     return perceptual_distance(distance, net)(img, img2)[0]
 
 
 @cache
 def perceptual_distance(distance: Distance, net: Net) -> PerceptualDistance:
-    """The comparison by name; each network is loaded once.
+    """Load a comparison by its name; each network is loaded once.
 
     Raises:
         UserError: its weights cannot be had, or a package is missing.
     """
-    makers: dict[str, Callable[[Net], nn.Module]] = {"lpips": _lpips, "stlpips": _stlpips}
+    makers: dict[str, Callable[[Net], Any]] = {"lpips": _lpips, "stlpips": _stlpips}
     if distance not in makers or net not in ("alex", "vgg"):
         raise ValueError(f"distance must be lpips or stlpips and net alex or vgg, not {distance!r} and {net!r}")
     try:
-        network = makers[distance](net)
-    except ImportError as error:
-        raise UserError(f"{distance} needs {error.name}; pip install 'srflow_plugin[{distance}]'") from None
+        with needs({"lpips": "train", "stlpips": "stlpips"}[distance], distance):
+            network = makers[distance](net)
     except OSError as error:  # an URLError, too
         raise UserError(
-            f"the weights of {net} cannot be fetched ({error}); see docs/benchmarks.md, or use calculate_stlpips, "
-            "whose weights come with its package"
+            f"the weights of {net} cannot be fetched ({error}); see docs/benchmarks.md, or use calculate_stlpips "
+            "(srflow benchmark: --distance stlpips), whose weights come with its package"
         ) from None
     return PerceptualDistance(network)
 
 
-def _lpips(net: Net) -> nn.Module:
+def _lpips(net: Net) -> Any:
     import lpips
 
     return lpips.LPIPS(net=net, verbose=False)
 
 
-def _stlpips(net: Net) -> nn.Module:
+def _stlpips(net: Net) -> Any:
     from stlpips_pytorch import stlpips
 
-    network: Any = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
-    return network
+    return stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)

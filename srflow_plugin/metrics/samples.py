@@ -12,6 +12,7 @@ from basicsr.metrics import calculate_metric
 from basicsr.utils import img2tensor
 from basicsr.utils.registry import METRIC_REGISTRY
 
+from srflow_plugin.devices import choose_device
 from srflow_plugin.metrics.diversity import OF_SAMPLES
 from srflow_plugin.metrics.nll import calculate_nll
 
@@ -21,12 +22,12 @@ ON_TENSORS = "_pt"  # BasicSR's suffix of metrics that take tensors
 
 
 def is_of_samples(metric_opt: dict[str, Any]) -> bool:
-    """Whether a metric says nothing about a single image."""
+    """Say whether a metric is one of several samples together, and none of a single image."""
     return METRIC_REGISTRY.get(metric_opt["type"]) in OF_SAMPLES
 
 
 def is_of_network(metric_opt: dict[str, Any]) -> bool:
-    """Whether a metric says nothing about samples."""
+    """Say whether a metric is one of the network, and none of samples."""
     return METRIC_REGISTRY.get(metric_opt["type"]) is calculate_nll
 
 
@@ -62,12 +63,11 @@ def measure(
 
 
 def is_lower_better(metric_opt: dict[str, Any]) -> bool:
-    """As the section's ``better`` says, or as the metric is."""
+    """Say whether low values are good: by the section's ``better``, else by the metric."""
     default = "lower" if metric_opt["type"] in LOWER_IS_BETTER else "higher"
     return bool(metric_opt.get("better", default) == "lower")
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None].to(device)
+    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None].to(choose_device())
     return tensor

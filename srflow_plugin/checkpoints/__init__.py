@@ -1,0 +1,1 @@
+"""Weights in files: :mod:`load`, :mod:`fit` (to which network), :mod:`released` (foreign names), :mod:`convert`."""

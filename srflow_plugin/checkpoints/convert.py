@@ -1,0 +1,66 @@
+"""Checkpoints written in another format, or in less space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+
+from srflow_plugin.checkpoints.fit import Weights
+from srflow_plugin.checkpoints.load import SCALE_SUFFIX, UNUSED_PREFIX, read_checkpoint, weights_and_unused
+from srflow_plugin.checkpoints.released import to_released
+from srflow_plugin.files import check_new_file, complete_or_absent
+
+CONVOLUTION_NDIM = 4
+Storage = Literal["float32", "half", "compact"]
+
+
+def convert(
+    source: Path,
+    target: Path,
+    released: bool = False,
+    storage: Storage = "float32",
+    param_key: str = "params_ema",
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint in another format: ours (``.pth``), ``.safetensors``, or with ``released`` the released one.
+
+    What SRFlow does not use of a released file goes along, so that the way back gives the same bits. ``storage`` is as
+    in :func:`stored`, ``param_key`` as in :func:`load_network`. The target appears when complete, or not at all.
+    """
+    check_new_file(target, overwrite)
+    state = read_checkpoint(source)
+    weights, unused = weights_and_unused(state, param_key, str(source))
+    weights = stored(weights, storage)
+    with complete_or_absent(target) as unfinished:
+        if released:
+            _save(to_released(weights, unused), unfinished, target)
+        elif target.suffix == ".safetensors":
+            extra = {UNUSED_PREFIX + key: value for key, value in unused.items()}
+            _save({**weights, **extra}, unfinished, target)
+        else:
+            _save({"params": weights, **({"unused": unused} if unused else {})}, unfinished, target)
+
+
+def stored(weights: Weights, storage: Storage) -> Weights:
+    """Weights in less space: "half" has matrices and convolutions in float16, "compact" the encoder's convolutions in
+    int8 moreover, with a scale for each output channel. :func:`flat_weights` reads them; networks work in float32.
+    """
+    result = {}
+    for key, value in weights.items():
+        if storage == "compact" and value.ndim == CONVOLUTION_NDIM and key.startswith("encoder."):
+            scale = value.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+            result[key], result[key + SCALE_SUFFIX] = (value / scale).round().to(torch.int8), scale
+        else:
+            is_large = storage != "float32" and value.ndim > 1 and value.is_floating_point()
+            result[key] = value.half() if is_large else value
+    return result
+
+
+def _save(state: dict[str, Any], file: Path, target: Path) -> None:
+    if target.suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, file)
+    else:
+        torch.save(state, file)

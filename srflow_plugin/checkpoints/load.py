@@ -1,0 +1,140 @@
+"""Checkpoints: read without running code from them, recognised, translated, and turned into networks.
+
+A file holds an SRFlow network in one of three forms: this project's (``params``, ``params_ema``), safetensors, and the
+released one (:mod:`released`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.checkpoints.fit import OLDEST_SETTINGS, Weights, check_fit, hyperparameters, setting_buffers
+from srflow_plugin.checkpoints.released import from_released
+from srflow_plugin.checkpoints.shipped import find_checkpoint
+from srflow_plugin.errors import UserError
+
+UNUSED_PREFIX = "unused."
+SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
+SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
+
+
+def load_network(source: str | Path | Mapping[str, Any], param_key: str = "params_ema", **overrides: Any) -> SRFlowNet:
+    """Build the network that a checkpoint holds, in eval mode, its hyperparameters read from the checkpoint itself.
+
+    Args:
+        source: a file, the name of a network of the package ("srflow_x4", "srflow_x8_face"), or a state dict; of this
+            project or released, with or without ``module.``.
+        param_key: "params_ema" or "params"; the other where a file has only that.
+        overrides: keyword arguments of SRFlowNet. Released files do not tell ``feature_blocks``: without an override
+            they are evenly spaced up to the last RRDB (23 RRDBs: 1, 8, 15, 22; 8: 1, 3, 5, 7).
+
+    Raises:
+        UserError: a file that cannot be read, or holds something else, with what it is.
+
+    >>> network = load_network("srflow_x4")
+    >>> network.scale, network.training
+    (4, False)
+    """
+    name = str(source) if isinstance(source, str | Path) else "the state dict"
+    state = read_checkpoint(find_checkpoint(source)) if isinstance(source, str | Path) else source
+    weights = network_weights(state, param_key, name)
+    try:
+        network = SRFlowNet(**{**hyperparameters(weights, name), **overrides})
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+    overridden = {f"settings.{name}" for name in overrides}
+    weights |= {key: value for key, value in network.state_dict().items() if key in overridden}
+    check_fit(weights, network, name, "the network that its shapes tell")
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file without running code from it."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; correct the path")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        _check_torch(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except (Exception, SafetensorError) as error:
+        lines = str(error).strip().splitlines()
+        raise UserError(f"{path} is not a readable checkpoint: {lines[0] if lines else type(error).__name__}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
+    return state
+
+
+def _check_torch(path: Path) -> None:
+    """Refuse what an old torch cannot read safely (CVE-2025-32434)."""
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < SAFE_TORCH:
+        raise UserError(
+            f"{path}: PyTorch {torch.__version__} can be made to run code by such a file; update it to 2.6 or newer, "
+            "or take a .safetensors file"
+        )
+
+
+def network_weights(state: Mapping[str, Any], param_key: str = "params", name: str = "the checkpoint") -> Weights:
+    """Find the weights of an SRFlowNet, under our names, in whichever kind of checkpoint."""
+    return weights_and_unused(state, param_key, name)[0]
+
+
+def weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> tuple[Weights, Weights]:
+    """Weights under our names, and what SRFlow does not use of a released file under the released ones."""
+    flat = flat_weights(state, param_key, name)
+    if any(key.startswith("flowUpsamplerNet.") for key in flat):
+        return from_released(flat, name)
+    if any(key.startswith("flow.") for key in flat):
+        unused = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
+        weights = {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
+        # A checkpoint older than a setting has none; the network then was as the released ones are.
+        weights = {**setting_buffers(**OLDEST_SETTINGS), **weights}
+        return weights, unused or dict(state.get("unused", {}))
+    if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
+        raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")
+    raise UserError(f"{name} holds no SRFlow network; its first key is {next(iter(flat), 'missing')!r}")
+
+
+def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: str = "the checkpoint") -> Weights:
+    """Find the weights of an RRDBNet of BasicSR or ESRGAN, under our encoder's names; its image output is left out.
+
+    An x4 RRDBNet has what the encoders of SRFlow x4 and x8 read. It adds its trunk to the output of conv_first: build
+    the SRFlowNet with ``encoder_skip="conv_first"``.
+    """
+    weights = {}
+    for key, value in flat_weights(state, param_key, name).items():
+        key = re.sub(r"^RRDB_trunk\.(\d+)\.RDB", r"body.\1.rdb", key)
+        key = re.sub(r"^trunk_conv\.", "conv_body.", key)
+        key = re.sub(r"^(?:conv_up|upconv)(\d+)\.", lambda match: f"upconvs.{int(match[1]) - 1}.", key)
+        if re.match(r"(conv_first|body|conv_body|upconvs)\.", key):
+            weights[key] = value
+    if "conv_first.weight" not in weights:
+        raise UserError(f"{name} holds no RRDB network; its first key is {next(iter(state), 'missing')!r}")
+    return weights
+
+
+def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
+    present = [key for key in (param_key, "params_ema", "params") if key in state]
+    flat = state[present[0]] if present else state
+    if not isinstance(flat, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
+    ):
+        raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
+    return {
+        key.removeprefix("module."): value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in flat else value
+        for key, value in flat.items()
+        if not key.endswith(SCALE_SUFFIX)
+    }

@@ -1,0 +1,35 @@
+"""The networks that come with the package, by scale and by name. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from srflow_plugin.errors import UserError
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+SHIPPED = {4: WEIGHTS / "srflow_x4.safetensors", 8: WEIGHTS / "srflow_x8_face.safetensors"}
+DEFAULT_SCALE = 4
+
+
+def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
+    """Path of a checkpoint: a file, a network of the package by its name, or by default the one for ``scale``.
+
+    >>> find_checkpoint(None, 8).name, find_checkpoint("srflow_x4").name
+    ('srflow_x8_face.safetensors', 'srflow_x4.safetensors')
+
+    Raises:
+        UserError: there is none.
+    """
+    if name is None:
+        if (scale or DEFAULT_SCALE) not in SHIPPED:
+            raise UserError(
+                f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint"
+            )
+        return SHIPPED[scale or DEFAULT_SCALE]
+    path = Path(name)
+    shipped = {weights.stem: weights for weights in SHIPPED.values()}
+    if not path.exists() and str(name) in shipped:
+        return shipped[str(name)]
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; correct the path")
+    return path

@@ -1,0 +1,145 @@
+"""Arguments that several commands have, each with one meaning everywhere. Needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_new_file
+
+DEFAULT_TEMPERATURE = 0.8
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
+    """Add ``--checkpoint`` and ``--scale``: which network."""
+    parser.add_argument(
+        "--checkpoint",
+        metavar="NETWORK",
+        help="SRFlow network: a file of this project or a released one, or srflow_x4, srflow_x8_face of the package "
+        "(default: the package's for --scale)",
+        **settings,
+    )
+    parser.add_argument(
+        "--scale",
+        type=int,
+        help="4: photographs; 8: faces, aligned, 20 pixels high (default: the checkpoint's, or 4)",
+    )
+
+
+def add_temperature(parser: argparse.ArgumentParser, what: str = "of the samples", **settings: Any) -> None:
+    """Add ``--temperature``."""
+    defaults: dict[str, Any] = {"type": in_range(float, low=0), "default": DEFAULT_TEMPERATURE}
+    parser.add_argument(
+        "--temperature",
+        help=f"{what}. 0: the smoothest image; up to about 1: sharper, bolder (default: %(default)s)",
+        **{**defaults, **settings},
+    )
+
+
+def add_samples(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--num-samples`` and ``--seed``."""
+    parser.add_argument(
+        "--num-samples",
+        type=in_range(int, low=1),
+        default=default,
+        help="images for each input (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="other seeds give other samples (default: 0)")
+
+
+def add_tile(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tile``."""
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        metavar="N|auto|none",
+        help="side of tiles in LR pixels; auto: as memory allows; none: whole images (default: auto)",
+    )
+
+
+def add_resample(parser: argparse.ArgumentParser, default: float | None) -> None:
+    """Add ``--resample``."""
+    parser.add_argument(
+        "--resample",
+        type=_resample,
+        default=default,
+        metavar="FACTOR|off",
+        help="where a sample explodes, draw that place again at the temperature times FACTOR "
+        f"(default: {'off' if default is None else default})",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``-o`` and ``--overwrite``."""
+    parser.add_argument("-o", "--output", type=Path, required=True, help=what)
+    add_overwrite(parser)
+
+
+def add_lq(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add ``--lq``: the LR image of an HR image."""
+    parser.add_argument("--lq", type=Path, metavar="LR", help=f"LR image (default: MATLAB's bicubic downscale of {of})")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``."""
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+
+def in_range(kind: Callable[[str], float], low: float, below: float = math.inf) -> Callable[[str], float]:
+    """Make a type of arguments: numbers from ``low`` to below ``below``."""
+
+    def convert(text: str) -> float:
+        number = kind(text)
+        if not low <= number < below:
+            limit = f"from {low} to below {below}" if below < math.inf else f"{low} or more"
+            raise argparse.ArgumentTypeError(f"{text} must be {limit}")
+        return number
+
+    convert.__name__ = {int: "whole number", float: "number"}.get(kind, "value")  # type: ignore[call-overload]
+    return convert
+
+
+def check_picture(path: Path, overwrite: bool, others: Sequence[str] = ()) -> None:
+    """Say at once that a picture cannot be written there; ``others``: suffixes that are taken beside images'."""
+    from srflow_plugin.images.files import IMAGE_SUFFIXES
+
+    check_suffix(path, (*IMAGE_SUFFIXES, *others))
+    check_new_file(path, overwrite)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse a file name with another ending."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{path} must end in {' or '.join(suffixes)}")
+
+
+def check_inputs(*paths: Path | None) -> None:
+    """Say at once that a file is not there; None is passed over."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise UserError(f"{path} does not exist; correct the path")
+
+
+def _tile(text: str) -> Any:
+    if text in ("auto", "none"):
+        return None if text == "none" else "auto"
+    return in_range(int, low=1)(text)
+
+
+def _resample(text: str) -> Any:
+    return None if text == "off" else in_range(float, low=0, below=1)(text)
+
+
+_tile.__name__, _resample.__name__ = "tile", "factor"

@@ -1,0 +1,43 @@
+"""``srflow convert``: a checkpoint in another format, or in less space."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from srflow_plugin.cli import arguments
+from srflow_plugin.files import check_new_file
+
+HELP = "write a checkpoint in another format"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="a checkpoint of this project, or a released SRFlow one"
+    )
+    parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
+    parser.add_argument("--to-released", action="store_true", help="write the released key names")
+    parser.add_argument(
+        "--param-key",
+        choices=["params_ema", "params"],
+        default="params_ema",
+        help="take the mean over iterations or the last weights, where a file has both (default: params_ema)",
+    )
+    parser.add_argument(
+        "--storage",
+        choices=["float32", "half", "compact"],
+        default="float32",
+        help="half: float16, half the size; compact: the encoder in eight bits, a third (default: float32)",
+    )
+    arguments.add_overwrite(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    arguments.check_inputs(args.source)
+    check_new_file(args.target, args.overwrite)
+
+    from srflow_plugin.checkpoints.convert import convert
+
+    convert(args.source, args.target, args.to_released, args.storage, args.param_key, args.overwrite)
+    sys.stdout.write(f"{args.target} is written.\n")

@@ -1,0 +1,30 @@
+"""``srflow nll-map``: the negative log-likelihood of each pixel of an image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from srflow_plugin.cli import arguments
+
+HELP = "map of the negative log-likelihood of an HR image: bits per dimension at each pixel"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="HR", help="HR image")
+    arguments.add_lq(parser, "HR")
+    arguments.add_output(parser, "map in colour, an image; .npy: the numbers, in bits per dimension")
+    arguments.add_checkpoint(parser)
+    arguments.add_device(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    arguments.check_picture(args.output, args.overwrite, others=(".npy",))
+    arguments.check_inputs(args.image, args.lq)
+
+    from srflow_plugin.applications.maps import nll_map
+    from srflow_plugin.applications.pairs import read_pair, write_map
+    from srflow_plugin.applications.upscale import find_network
+
+    net = find_network(args.scale, args.checkpoint, args.device, "float32")
+    write_map(args.output, nll_map(net, *read_pair(net, args.image, args.lq)), "bits/dim")

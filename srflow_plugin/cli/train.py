@@ -1,0 +1,114 @@
+"""``basicsr train``: train a model as an option file says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from srflow_plugin.errors import UserError, needs
+
+HELP = "train a model as an option file says"
+PLUGIN_GROUP = "basicsr.plugins"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with run_of(args, is_train=True) as ready:
+        from srflow_plugin.training.pipelines import train_pipeline
+
+        return train_pipeline(ready)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of BasicSR's own scripts."""
+    parser.add_argument("-opt", required=True, type=Path, metavar="FILE", help="option file (YAML)")
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
+        help="how processes are started; under torchrun the default is pytorch, else none",
+    )
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's newest state, if any")
+    parser.add_argument("--debug", action="store_true", help="log every iteration, save and validate every 8th")
+    parser.add_argument("--local_rank", type=int, default=0, help="accepted from old launchers; not used")
+    add_changes(parser)
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--force_yml`` and ``--plugin``."""
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        default=[],
+        metavar="KEY:SUBKEY=VALUE",
+        help="change options, e.g. train:ema_decay=0.999",
+    )
+    parser.add_argument(
+        "--plugin",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules to import first, which register classes and have no entry point in basicsr.plugins",
+    )
+
+
+@contextmanager
+def run_of(args: argparse.Namespace, is_train: bool) -> Iterator[Any]:
+    """Make the run that the arguments ask for; leave the process group at the end.
+
+    Mistakes that the option file alone shows are told before torch is imported.
+    """
+    require_extra()
+    check_alone(args.opt, args.force_yml, is_train)
+    load_plugins(args.plugin)
+    from srflow_plugin.training.distributed import leave
+    from srflow_plugin.training.setup import load_run
+
+    try:
+        yield load_run(
+            args.opt,
+            is_train=is_train,
+            force=args.force_yml,
+            launcher=args.launcher,
+            auto_resume=args.auto_resume,
+            debug=args.debug,
+        )
+    finally:
+        leave()
+
+
+def require_extra() -> None:
+    """Say at once that the training wing is not installed."""
+    with needs("train", "this command"):
+        import_module("yaml")
+
+
+def check_alone(file: Path, force: Sequence[str], is_train: bool | None = None) -> None:
+    """Find the mistakes that an option file alone shows; ``is_train`` unless the file is to say it."""
+    from srflow_plugin.options.check import check_file
+    from srflow_plugin.options.files import load_options
+
+    opt = load_options(file, force)
+    check_file(opt, opt.get("train") is not None if is_train is None else is_train)
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import BasicSR, and everything that registers classes with it and says so by an entry point or is named."""
+    from importlib.metadata import entry_points
+
+    with needs("train", "this command"):
+        import_module("srflow_plugin.training.setup")
+    plugins = {plugin.value: plugin.name for plugin in entry_points(group=PLUGIN_GROUP)}
+    for module, name in {**plugins, **{module: module for module in modules}}.items():
+        try:
+            import_module(module.partition(":")[0])
+        except Exception as error:
+            raise UserError(f"plugin {name} ({module}) cannot be imported: {error!r}") from error

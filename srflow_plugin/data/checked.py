@@ -1,0 +1,196 @@
+"""Images that training and validation read, checked: BasicSR's data sets, with a line where a file cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lmdb
+import mmcv
+import numpy as np
+from basicsr.utils import FileClient
+from torch.utils.data import Dataset
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import PNG_START, read_bytes
+
+Sample = dict[str, Any]
+PNG_END = b"IEND\xaeB`\x82"
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+
+
+class BadImageError(UserError):
+    """An image that cannot be used; its text names the file and says what to do."""
+
+    def __init__(self, text: str) -> None:
+        # A DataLoader raises a worker's exception again with the whole traceback in its text, ours in the last line.
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+class CheckedImages(Dataset[Sample]):
+    """A BasicSR data set that names the file where an image cannot be used; else the same samples.
+
+    Every sample has a "note" beside: what is worth knowing about its files, or "".
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.opt: dict[str, Any] = dataset.opt
+        self.files = CheckedFiles(getattr(dataset, "io_backend_opt", {"type": "disk"}))
+        if getattr(dataset, "file_client", self) is None:  # BasicSR's data sets make theirs with the first image
+            dataset.file_client = self.files
+        paths = getattr(dataset, "paths", [])
+        if all(isinstance(path, dict) for path in paths):  # as the folder lists them, which differs between machines
+            paths.sort(key=lambda path: path.get("lq_path", ""))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.files.read.clear()
+        self.files.notes.clear()
+        try:
+            sample = self.dataset[index]
+            self._check_sizes(sample)
+        except UserError as error:
+            raise BadImageError(str(error)) from None
+        except Exception as error:
+            raise BadImageError(self._diagnosis(index, error)) from error
+        return {**sample, "note": "; ".join(self.files.notes)}
+
+    def _check_sizes(self, sample: Sample) -> None:
+        if "gt" in sample and "lq" in sample and self.opt.get("scale"):
+            gt, lq = sample["gt"].shape, sample["lq"].shape
+            if (gt[-2], gt[-1]) != (self.opt["scale"] * lq[-2], self.opt["scale"] * lq[-1]):
+                raise UserError(self._mismatch(gt[-2:], lq[-2:]) or "gt and lq of different sizes")
+
+    def _diagnosis(self, index: int, error: Exception) -> str:
+        """Say what is wrong with the files read last, as far as they tell."""
+        try:
+            sizes = [decode_image(data, name).shape[:2] for name, data in self.files.read.items()]
+        except UserError as of_one:
+            return str(of_one)
+        if len(sizes) == 2:
+            gt, lq = sizes
+            scale = self.opt.get("scale", 1)
+            if gt != (scale * lq[0], scale * lq[1]):
+                return self._mismatch(gt, lq)
+            if min(gt) < self.opt.get("gt_size", 0):
+                name = next(iter(self.files.read))
+                return f"{name} is {gt[0]}x{gt[1]}, smaller than gt_size {self.opt['gt_size']}; leave it out"
+        names = ", ".join(self.files.read) or f"{self.opt['name']}, image {index}"
+        return f"{names}: {error!r}"
+
+    def _mismatch(self, gt: Sequence[int], lq: Sequence[int]) -> str:
+        names = list(self.files.read)
+        if len(names) != 2:
+            return ""
+        return (
+            f"{names[0]} is {gt[0]}x{gt[1]} and {names[1]} {lq[0]}x{lq[1]}: not {self.opt['scale']} times; "
+            "make the pair again with `srflow prepare`"
+        )
+
+
+class CheckedFiles:
+    """BasicSR's FileClient that looks at what it hands out.
+
+    Attributes:
+        read: the encoded images handed out since it was cleared, by name.
+        notes: what is worth knowing about them.
+    """
+
+    def __init__(self, backend: dict[str, Any]) -> None:
+        self.backend = backend
+        self.read: dict[str, bytes] = {}
+        self.notes: list[str] = []
+
+    def get(self, path: str, client_key: str = "default") -> bytes:
+        name = str(path)
+        if "db_paths" in self.backend:
+            folders, keys = ([value] if isinstance(value, str) else value for value in self._lmdbs())
+            name = f"{dict(zip(keys, folders, strict=True))[client_key]}: {path}"
+        try:
+            data: bytes | None = _client(os.getpid(), json.dumps(self.backend)).get(path, client_key)
+        except (OSError, lmdb.Error) as error:
+            raise UserError(f"{name} cannot be read: {error}") from None
+        if data is None:
+            raise UserError(f"{name} is in meta_info.txt and not in the LMDB; make it again with `srflow prepare`")
+        note = check_image(data, name)
+        if note:
+            self.notes.append(note)
+        self.read[name] = data
+        return data
+
+    def _lmdbs(self) -> tuple[Any, Any]:
+        return self.backend["db_paths"], self.backend.get("client_keys", "default")
+
+
+def close_files() -> None:
+    """Close what this process has open; who needs it opens it again."""
+    _client.cache_clear()
+
+
+@cache
+def _client(process: int, backend: str) -> FileClient:
+    """Open one for each process, since LMDB environments are neither opened twice in one nor shared by two."""
+    arguments: dict[str, Any] = json.loads(backend)
+    return FileClient(arguments.pop("type"), **arguments)
+
+
+# -- encoded images ----------------------------------------------------------------------------------------------------
+
+
+def check_image(data: bytes, name: str) -> str:
+    """Say what is wrong with an encoded image that OpenCV would decode all the same.
+
+    It drops alpha channels and the lower 8 of 16 bits; some versions fill what is missing of a truncated file.
+
+    Returns:
+        What is worth knowing about an image that can be used, or "".
+
+    Raises:
+        UserError: it cannot be used, with what to do.
+    """
+    if data.startswith((PNG_START, JPEG_START)):
+        end = PNG_END if data.startswith(PNG_START) else JPEG_END
+        if not data.rstrip(b"\0\r\n ").endswith(end):
+            raise UserError(f"{name} is truncated; fetch or make it again")
+    if data.startswith(PNG_START):
+        bits, colour = data[24], data[25]
+        channels = {0: 1, 4: 2, 6: 4}.get(colour, 3)
+    elif data.startswith(JPEG_START):
+        return ""
+    else:
+        image = _decode(data, name, "unchanged")
+        bits, channels = 8 * image.itemsize, 1 if image.ndim == 2 else image.shape[2]
+    if bits > 8:
+        raise UserError(f"{name} has {bits} bits a channel; convert it to 8")
+    if channels in (2, 4):
+        raise UserError(f"{name} has an alpha channel; flatten it")
+    return f"{name} is grey; it is used as three equal channels" if channels == 1 else ""
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode an image as uint8 BGR (H, W, 3)."""
+    check_image(data, name)
+    return _decode(data, name, "color")
+
+
+def read_bgr(path: Path) -> np.ndarray:
+    """Read an image file as uint8 BGR (H, W, 3)."""
+    return decode_image(read_bytes(path), str(path))
+
+
+def _decode(data: bytes, name: str, flag: str) -> np.ndarray:
+    try:
+        image: np.ndarray | None = mmcv.imfrombytes(data, flag=flag)
+    except cv2.error:  # OpenCV's answer to no bytes at all
+        image = None
+    if image is None:
+        raise UserError(f"{name} is not a readable image; fetch or make it again")
+    return image

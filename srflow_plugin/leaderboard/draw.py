@@ -1,0 +1,269 @@
+"""Methods and data sets of a benchmark, and the files that the methods' outputs go to."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from basicsr.archs import build_network
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.checkpoints.load import flat_weights, load_network, read_checkpoint
+from srflow_plugin.errors import UserError
+from srflow_plugin.flow import Context
+from srflow_plugin.images.files import find_images, read_image, write_image
+from srflow_plugin.images.resize import bicubic_upscale
+from srflow_plugin.images.tensors import to_pixels, to_tensor
+from srflow_plugin.leaderboard.records import Records
+from srflow_plugin.options.files import load_options
+from srflow_plugin.sampling.draw import Tile, draw
+from srflow_plugin.sampling.explosions import count_exploded
+from srflow_plugin.sampling.tiling import tile_side
+
+OPTION_SUFFIXES = (".yml", ".yaml")
+Result = TypeVar("Result")
+
+
+class Pair(NamedTuple):
+    """An HR image and its LR image, as files."""
+
+    number: int  # in its data set, as in the names of the outputs
+    hr: Path
+    lr: Path
+
+
+class BenchmarkSet(NamedTuple):
+    """A data set, by the name that it has in tables."""
+
+    name: str
+    pairs: list[Pair]
+
+
+class Method(NamedTuple):
+    """One row of a table: a way to draw samples, or a folder where another program has put them."""
+
+    name: str
+    temperature: float | None = None
+    num_samples: int = 1
+    source: Path | None = None  # checkpoint, option file of a network, or the folder of files; None: bicubic upscaling
+    draws: bool = True  # False: the files are there
+
+    @property
+    def family(self) -> str:
+        """Name that the rows of one checkpoint have in common."""
+        return self.name.rpartition(" tau ")[0] or self.name
+
+
+class Settings(NamedTuple):
+    """Settings of a benchmark: of drawing the samples, and of comparing them."""
+
+    seed: int
+    resample: float | None
+    distance: str
+    net: str
+    lr_border: str
+    tile: Tile
+    niqe: bool
+    device: str
+
+
+def find_set(name: str, hr: Path, lr: Path) -> BenchmarkSet:
+    """Pair the images of two folders: the same names, or names that begin with the HR image's."""
+    hr_images, lr_images = find_images(hr), find_images(lr)
+    if len(hr_images) != len(lr_images):
+        raise UserError(f"{name}: {hr} has {len(hr_images)} images and {lr} {len(lr_images)}")
+    for one, other in zip(hr_images, lr_images, strict=True):
+        if not other.stem.startswith(one.stem):
+            raise UserError(f"{name}: {one.name} and {other.name} are no pair; give both the same name")
+    pairs = [Pair(number, *files) for number, files in enumerate(zip(hr_images, lr_images, strict=True))]
+    return BenchmarkSet(name, pairs)
+
+
+def fingerprint(source: Path) -> str:
+    """Compute the first digits of a file's SHA-256; of a folder's, names, sizes and times of what is in it.
+
+    The weights that an option file names are part of it.
+    """
+    if source.suffix in OPTION_SUFFIXES:
+        _, weights, _ = _network_of(source)
+        return hashlib.sha256(source.read_bytes() + weights.read_bytes()).hexdigest()[:12]
+    if source.is_file():
+        return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.rglob("*.*"))
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
+
+
+def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair) -> list[Path]:
+    """Find a method's outputs for an image: where they are, or where they will be."""
+    if method.draws:
+        directory = folder / "images" / dataset.name / method.name.replace(" ", "_")
+        return [directory / f"{pair.number:06d}_sample{sample:05d}.png" for sample in range(method.num_samples)]
+    assert method.source is not None
+    directory = method.source / dataset.name if (method.source / dataset.name).is_dir() else method.source
+    found = sorted(directory.glob(f"{pair.number:06d}_sample*.png")) or sorted(directory.glob(f"{pair.hr.stem}*.png"))
+    if not found:
+        raise UserError(f"{directory} has no {pair.number:06d}_sample00000.png and no {pair.hr.stem}*.png")
+    return found
+
+
+def draw_all(
+    folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, records: Records
+) -> None:
+    """Write every method's outputs that are not there yet, and a record of each image's drawing."""
+    by_source: dict[Path | None, list[Method]] = {}
+    for method in methods:
+        if method.draws:
+            by_source.setdefault(method.source, []).append(method)
+    for source, of_source in by_source.items():
+        network = _load(source, settings.device)
+        work = [(dataset, pair) for dataset in sets for pair in dataset.pairs]
+        for dataset, pair in tqdm(work, unit="image", desc=of_source[0].family):
+            todo = [method for method in of_source if not _is_drawn(folder, dataset, method, pair, records)]
+            if todo:
+                _draw_image(folder, dataset, pair, todo, network, settings, records)
+
+
+def _load(source: Path | None, device: str) -> nn.Module | None:
+    """Load an SRFlow network from a checkpoint, another network from an option file, nothing for bicubic upscaling."""
+    if source is None:
+        return None
+    network = image_network(source) if source.suffix in OPTION_SUFFIXES else load_network(source)
+    return network.to(device)
+
+
+def image_network(option_file: Path) -> nn.Module:
+    """Build a network that makes one image: an option file's ``network_g`` with its ``path.pretrain_network_g``.
+
+    Raises:
+        UserError: the file, its network or its weights cannot be used.
+    """
+    section, weights, param_key = _network_of(option_file)
+    try:
+        network: nn.Module = build_network(section)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{option_file}: network_g cannot be built: {error}") from None
+    try:
+        network.load_state_dict(flat_weights(read_checkpoint(weights), param_key, str(weights)))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{weights} does not fit network_g of {option_file}: {reason}") from None
+    return network.eval()
+
+
+def _network_of(option_file: Path) -> tuple[dict[str, Any], Path, str]:
+    """Read what an option file says of a network: its section, the file of its weights, and their key there."""
+    opt = load_options(option_file)
+    path, section = opt.get("path"), opt.get("network_g")
+    if not isinstance(section, dict) or not isinstance(path, dict) or not path.get("pretrain_network_g"):
+        raise UserError(f"{option_file} needs network_g and path.pretrain_network_g")
+    weights = Path(path["pretrain_network_g"]).expanduser()
+    if not weights.is_file():
+        raise UserError(f"path.pretrain_network_g of {option_file}: {weights} does not exist; correct the path")
+    return section, weights, path.get("param_key_g", "params")
+
+
+def _is_drawn(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair, records: Records) -> bool:
+    files = sample_files(folder, dataset, method, pair)
+    return records.has(dataset.name, method.name, pair.hr.name) and all(file.exists() for file in files)
+
+
+def _draw_image(
+    folder: Path,
+    dataset: BenchmarkSet,
+    pair: Pair,
+    methods: Sequence[Method],
+    network: nn.Module | None,
+    settings: Settings,
+    records: Records,
+) -> None:
+    images = read_image(pair.hr), read_image(pair.lr)
+    scale = image_scale(pair, *images)
+    if isinstance(network, SRFlowNet) and network.scale != scale:
+        raise UserError(f"{methods[0].source} is a network of scale {network.scale}, {dataset.name} of scale {scale}")
+    gt, lq = (to_tensor(image).to(settings.device) for image in images)
+    common: dict[str, float] = {}
+    features = None
+    most_samples = max(method.num_samples for method in methods)
+    if isinstance(network, SRFlowNet) and tile_side(settings.tile, lq, most_samples) is None:
+        common["encoder_seconds"], features = _timed(network.features, lq)
+        common["nll_seconds"], nll = _timed(network.code_length, gt, lq, settings.seed, features)
+        common["nll"] = float(nll)
+    elif isinstance(network, SRFlowNet):
+        tqdm.write(f"{pair.lr}: drawn in tiles, so that it has no NLL (--tile none: whole images)", file=sys.stderr)
+    for method in methods:
+        if isinstance(network, SRFlowNet):
+            seconds, (samples, exploded) = _timed(_samples, network, lq, method, settings, features)
+        else:
+            seconds, samples = _timed(network or partial(bicubic_upscale, scale=scale), lq)
+            exploded = count_exploded(samples)
+            if samples.shape != gt.shape:
+                raise UserError(f"{method.source} made {tuple(samples.shape)} of an image of {tuple(gt.shape)}")
+        files_seconds, _ = _timed(_write, sample_files(folder, dataset, method, pair), samples)
+        values = {
+            **common,
+            "exploded": exploded,
+            "nonfinite": samples.numel() - int(samples.isfinite().sum()),
+            "seconds": seconds + common.get("encoder_seconds", 0),
+            "network_seconds": seconds,
+            "files_seconds": files_seconds,
+        }
+        records.add(dataset.name, method.name, pair.hr.name, values)
+
+
+def _samples(
+    network: SRFlowNet, lq: Tensor, method: Method, settings: Settings, features: Sequence[Context] | None
+) -> tuple[Tensor, int]:
+    """Draw a method's samples of an image, (num_samples, 3, H, W), and count those that exploded as drawn."""
+    assert method.temperature is not None
+    samples = draw(
+        network,
+        lq,
+        method.temperature,
+        method.num_samples,
+        settings.seed,
+        tile=settings.tile,
+        resample=settings.resample,
+        features=features,
+    )
+    return samples.images[:, 0], samples.exploded
+
+
+def _timed(work: Callable[..., Result], *arguments: Any, **options: Any) -> tuple[float, Result]:
+    """Do ``work``: the seconds that it took, and what it returned."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        result = work(*arguments, **options)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def _write(files: Sequence[Path], samples: Tensor) -> None:
+    for file, sample in zip(files, samples, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_image(file, to_pixels(sample))
+
+
+def image_scale(pair: Pair, gt: np.ndarray, lq: np.ndarray) -> int:
+    """Compute how many times larger the HR image is."""
+    scale = int(gt.shape[0] // lq.shape[0])
+    if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]) or scale < 2:
+        sizes = f"{pair.hr} is {gt.shape[0]}x{gt.shape[1]} and {pair.lr} {lq.shape[0]}x{lq.shape[1]}"
+        raise UserError(f"{sizes}: crop the first to a whole multiple of the second")
+    return scale
+
+
+def checkpoint_methods(checkpoint: Path, temperatures: Sequence[float], num_samples: int) -> Iterator[Method]:
+    """Make a checkpoint's rows: one sample at tau = 0, where all are equal, else ``num_samples``."""
+    for temperature in temperatures:
+        name = f"{checkpoint.stem} tau {temperature:g}"
+        yield Method(name, temperature, num_samples if temperature else 1, checkpoint)

@@ -1,0 +1,98 @@
+"""A whole benchmark: methods and sets chosen, drawn, scored, reported, in a folder that says how."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from srflow_plugin.checkpoints.shipped import find_checkpoint
+from srflow_plugin.errors import UserError
+from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Settings, checkpoint_methods, draw_all, fingerprint
+from srflow_plugin.leaderboard.records import Records
+from srflow_plugin.leaderboard.report import write_report
+from srflow_plugin.leaderboard.score import score_all
+from srflow_plugin.metrics.perceptual import perceptual_distance
+
+NamedPath = tuple[str, str]
+
+
+def run_benchmark(
+    folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, workers: int | None
+) -> str:
+    """Draw, score and report what is not there yet; return the table."""
+    perceptual_distance(settings.distance, settings.net)  # says at once if it cannot be had
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn, scores = Records(folder / "drawn.jsonl"), Records(folder / "scores.jsonl")
+    used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
+    _check_same(folder / "protocol.json", sets, methods, settings, used)
+    draw_all(folder, sets, methods, settings, drawn)
+    workers = workers or (1 if settings.device.startswith("cuda") else os.cpu_count() or 1)
+    score_all(folder, sets, methods, settings, scores, workers)
+    return write_report(folder, sets, methods, settings, drawn, scores)
+
+
+def choose_methods(
+    *,
+    checkpoints: Sequence[str],
+    temperatures: Sequence[float],
+    num_samples: int,
+    networks: Sequence[NamedPath],
+    folders: Sequence[NamedPath],
+    bicubic: bool,
+) -> list[Method]:
+    """Make the rows of a table.
+
+    Args:
+        checkpoints: SRFlow networks, each at every temperature with so many samples.
+        temperatures, num_samples: see there.
+        networks: names and option files of other networks.
+        folders: names and folders of other methods' files.
+        bicubic: bicubic upscaling, too.
+    """
+    methods = [Method("bicubic")] if bicubic else []
+    for checkpoint in checkpoints:
+        methods += checkpoint_methods(find_checkpoint(checkpoint), temperatures, num_samples)
+    for name, file in networks:
+        if not Path(file).is_file():
+            raise UserError(f"{file} does not exist; correct the path")
+        methods.append(Method(name, source=Path(file)))
+    methods += [Method(name, source=Path(folder), draws=False) for name, folder in folders]
+    return methods
+
+
+def check_names(methods: Sequence[str], sets: Sequence[str]) -> None:
+    """Check that names can be told apart and become folders."""
+    for kind, names in (("method", methods), ("data set", sets)):
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"two {kind}s are called {name!r}; give each a name of its own")
+        bad = next((name for name in names if set(name) & set("/\\") or not name.strip(". ")), None)
+        if bad is not None:
+            raise UserError(f"{kind} {bad!r}: a plain name is needed, without /")
+
+
+def _check_same(
+    path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, used: set[str]
+) -> None:
+    """Check that what is in the folder was made in the same way.
+
+    Sets and methods may be added; those ``used`` have results.
+    """
+    described: dict[str, Any] = {key: value for key, value in settings._asdict().items() if key != "device"}
+    for dataset in sets:
+        described[f"set {dataset.name}"] = [
+            [str(pair.hr.absolute()), str(pair.lr.absolute())] for pair in dataset.pairs
+        ]
+    for method in methods:
+        source = method.source and fingerprint(method.source)
+        described[f"method {method.name}"] = [method.temperature, method.num_samples, source]
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    for key, value in described.items():
+        name = key.partition(" ")[2]  # of a set or method
+        if earlier.get(key, value) != value and used and (not name or name in used):
+            raise UserError(f"{path.parent} holds a benchmark with another {key}; choose another folder with -o")
+    path.write_text(json.dumps({**earlier, **described}, indent=1) + "\n")

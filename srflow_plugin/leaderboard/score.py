@@ -1,0 +1,97 @@
+"""Every metric of every image, from files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from srflow_plugin.data.parallel import in_parallel
+from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import read_image
+from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Pair, Settings, image_scale, sample_files
+from srflow_plugin.leaderboard.records import Records, Values
+from srflow_plugin.metrics.samples import is_of_samples, measure
+
+NIQE_BLOCK = 96
+IMAGES_PER_WORKER = 8  # fewer do not repay the start of a process
+
+
+def metric_sections(scale: int, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Make the columns, as sections of an option file's ``val.metrics``."""
+    ssim_type = "calculate_ssim_pt" if settings.device.startswith("cuda") else "calculate_ssim"
+    psnr, ssim = {"type": "calculate_psnr", "crop_border": 0}, {"type": ssim_type, "crop_border": 0}
+    on_y = {"crop_border": scale, "test_y_channel": True}
+    return {
+        "psnr": psnr,
+        "ssim": ssim,
+        "psnr_y": {**psnr, **on_y},
+        "ssim_y": {**ssim, **on_y},
+        "distance": {"type": f"calculate_{settings.distance}", "net": settings.net},
+        "lr_psnr": {"type": "calculate_lr_psnr", "scale": scale, "lr_border": settings.lr_border},
+        "psnr_best": {**psnr, "over": "best"},
+        "psnr_mean_image": {**psnr, "over": "mean_image"},
+        "diversity": {"type": "calculate_diversity", "distance": settings.distance, "net": settings.net},
+        "pixel_std": {"type": "calculate_pixel_std"},
+        **({"niqe": {"type": "calculate_niqe", "crop_border": scale}} if settings.niqe else {}),
+    }
+
+
+class Work(NamedTuple):
+    """One image of a method that is not scored yet."""
+
+    dataset: str
+    method: str
+    pair: Pair
+    files: list[Path]
+
+
+def score_all(
+    folder: Path,
+    sets: Sequence[BenchmarkSet],
+    methods: Sequence[Method],
+    settings: Settings,
+    records: Records,
+    workers: int,
+) -> None:
+    """Score the outputs that are not scored yet."""
+    work = [
+        Work(dataset.name, method.name, pair, sample_files(folder, dataset, method, pair))
+        for dataset in sets
+        for method in methods
+        for pair in dataset.pairs
+    ]
+    todo = [item for item in work if not records.has(item.dataset, item.method, item.pair.hr.name)]
+    workers = max(1, min(workers, len(todo) // IMAGES_PER_WORKER))
+    with tqdm(total=len(work), initial=len(work) - len(todo), unit="image", desc="scores") as bar:
+        for item, values in zip(todo, in_parallel(partial(_score, settings=settings), todo, workers), strict=True):
+            records.add(item.dataset, item.method, item.pair.hr.name, values)
+            bar.update()
+
+
+def _score(work: Work, settings: Settings) -> Values:
+    start = time.perf_counter()
+    return {**score(work.files, work.pair, settings), "score_seconds": time.perf_counter() - start}
+
+
+def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
+    """Compute all metrics of an image's samples; those of several samples only where there are several."""
+    gt, lq, *samples = (read_image(path) for path in (pair.hr, pair.lr, *files))
+    scale = image_scale(pair, gt, lq)
+    for file, sample in zip(files, samples, strict=True):
+        if sample.shape != gt.shape:
+            sizes = f"{sample.shape[0]}x{sample.shape[1]}, its ground truth {gt.shape[0]}x{gt.shape[1]}"
+            raise UserError(f"{file} is {sizes}: they must be the same size")
+    if settings.niqe and (gt.shape[0] - 2 * scale) // NIQE_BLOCK * ((gt.shape[1] - 2 * scale) // NIQE_BLOCK) < 2:
+        raise UserError(f"{pair.hr} is too small for NIQE, which needs two blocks of 96x96; leave out --niqe")
+    bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in (gt, lq, *samples))
+    return {
+        name: measure(bgr_samples, bgr_gt, bgr_lq, section)
+        for name, section in metric_sections(scale, settings).items()
+        if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
+    }

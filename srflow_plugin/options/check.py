@@ -1,0 +1,165 @@
+"""Mistakes in an option file that the file alone shows, found before anything is written. Needs no torch.
+
+Keys, types and ranges of the sections that :mod:`srflow_plugin.options.schema` describes; sections of third-party
+classes are left to those.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.options.schema import DATASETS, SECTIONS, IoBackend, Logger, Section, TopLevel, Train, Val
+from srflow_plugin.options.types import conforms, describe, join, nearest
+
+ARCHS = Path(__file__).parents[1] / "archs"
+
+
+def check_file(opt: Section, is_train: bool) -> None:
+    """Check everything that needs neither BasicSR nor another file.
+
+    Raises:
+        UserError: the first mistake, with what would be right.
+    """
+    require("", opt, required_keys(TopLevel, is_train) + ([] if is_train else ["val"]))
+    check_types("", {key: value for key, value in opt.items() if key in _hints(TopLevel)}, _hints(TopLevel))
+    check_ranges("", opt, TopLevel)
+    _check_names(opt)
+    if opt["network_g"].get("type") == "SRFlowNet":
+        names = ["type", *_argument_names(ARCHS / "srflow_arch.py", "SRFlowNet")]
+        for key in opt["network_g"]:
+            if key not in names:
+                raise UserError(f"network_g.{key} is no option of SRFlowNet{nearest(key, names[1:])}")
+    sections = SECTIONS.get(opt["model_type"])
+    if sections is not None:
+        check_keys("", opt, TopLevel)
+    for name, kind in (sections or {"logger": Logger}).items():
+        is_read = is_train or name in ("path", "val")
+        if is_read and opt.get(name) is not None:
+            check_section(name, opt[name], kind, is_train)
+    if is_train and "train" not in opt["datasets"]:
+        raise UserError("datasets.train is missing: training needs a data set of that name")
+    for phase, dataset in opt["datasets"].items():
+        _check_dataset(f"datasets.{phase}", dataset, is_train)
+    if is_train:
+        require("train", opt["train"], required_keys(Train, is_train))
+        if opt.get("val"):
+            require("val", opt["val"], required_keys(Val, is_train))
+        for key, keys in (("optim_g", ("type", "lr")), ("scheduler", ("type",))):
+            require(f"train.{key}", opt["train"][key], keys)
+
+
+def notes(opt: Section) -> list[str]:
+    """List the options of a checked file that change nothing."""
+    found = []
+    for phase, dataset in opt["datasets"].items():
+        kind = DATASETS.get(dataset["type"])
+        for field in dataclasses.fields(kind) if kind else ():
+            if field.metadata["without_effect"] and field.name in dataset:
+                found.append(f"datasets.{phase}.{field.name} changes nothing")
+    return found
+
+
+def check_section(where: str, section: Any, kind: type, is_train: bool) -> None:
+    """Check a section's keys, types and ranges, and that it has what it must have."""
+    require(where, section, required_keys(kind, is_train))
+    check_keys(where, section, kind)
+    check_types(where, section, _hints(kind))
+    check_ranges(where, section, kind)
+
+
+def require(where: str, section: Any, keys: Iterable[str]) -> None:
+    """Check that a section is one and has keys."""
+    if not isinstance(section, dict):
+        raise UserError(f"{where} must be a section with keys")
+    for key in keys:
+        if section.get(key) is None:
+            raise UserError(f"{join(where, key)} is missing")
+
+
+def required_keys(kind: type, is_train: bool) -> list[str]:
+    """List the options of a section that a file must have."""
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING or (is_train and field.metadata["in_training"])
+    ]
+
+
+def check_keys(where: str, section: Section, kind: type) -> None:
+    """Refuse keys that nothing reads."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key in section:
+        if key not in names:
+            raise UserError(f"{join(where, key)} is no option{nearest(key, names)}")
+
+
+def check_types(where: str, section: Section, hints: Mapping[str, Any]) -> None:
+    """Compare values with types, by key; keys without a type are passed over."""
+    for key, value in section.items():
+        hint = hints.get(key, Any)
+        if conforms(value, hint):
+            continue
+        if get_origin(hint) is Literal and all(isinstance(known, str) for known in get_args(hint)) and key == "type":
+            raise UserError(f"{join(where, key)}: {value!r} is not known{nearest(value, get_args(hint))}")
+        raise UserError(f"{join(where, key)}: {value!r} is not {describe(hint)}")
+
+
+def check_ranges(where: str, section: Section, kind: type) -> None:
+    """Compare numbers with their ranges."""
+    for field in dataclasses.fields(kind):
+        value, limits = section.get(field.name), field.metadata
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                continue
+            if limits["low"] <= number <= limits["high"] and number < limits["below"]:
+                continue
+            raise UserError(f"{join(where, field.name)}: {value} must be {_range(limits)}")
+
+
+def _range(limits: Mapping[str, float]) -> str:
+    if limits["below"] < math.inf:
+        return f"from {limits['low']} to below {limits['below']}"
+    return f"{limits['low']} or more" + (f", at most {limits['high']}" if limits["high"] < math.inf else "")
+
+
+def _check_names(opt: Section) -> None:
+    """Keep names that become parts of file names in the experiment's folder."""
+    names = {"name": opt["name"], "val.suffix": (opt.get("val") or {}).get("suffix")}
+    for phase, dataset in opt["datasets"].items():
+        names[f"datasets.{phase}.name"] = dataset.get("name") if isinstance(dataset, dict) else None
+    for where, name in names.items():
+        if name is not None and (str(name).strip(". ") == "" or set(str(name)) & set("/\\\0")):
+            raise UserError(f"{where}: {name!r} must be a plain name, without / and not of dots alone")
+
+
+def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
+    if not isinstance(dataset, dict):
+        raise UserError(f"{where} must be a section with keys such as name, type and dataroot_gt")
+    require(where, dataset, ["name", "type"])
+    phase = where.rpartition(".")[2].split("_")[0]
+    if is_train and phase not in ("train", "val"):
+        raise UserError(f"{where}: in training a data set is called train, val or val_<something>")
+    if "io_backend" in dataset:
+        check_section(f"{where}.io_backend", dataset["io_backend"], IoBackend, is_train)
+    kind = DATASETS.get(dataset["type"])
+    if kind is not None:
+        check_section(where, dataset, kind, is_train and phase == "train")
+
+
+def _argument_names(source: Path, kind: str) -> list[str]:
+    """Read the names of a class's arguments from its source: importing it would import torch."""
+    nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    of_class = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == kind)
+    functions = (node for node in of_class.body if isinstance(node, ast.FunctionDef))
+    constructor = next(function for function in functions if function.name == "__init__")
+    return [argument.arg for argument in constructor.args.args[1:]]
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -1,0 +1,184 @@
+"""Mistakes in an option file that BasicSR's registries show: unknown classes, their arguments, and what must agree."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from basicsr.models import lr_scheduler
+from basicsr.utils.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    Registry,
+)
+
+from srflow_plugin.archs.srflow_arch import SRFlowNet
+from srflow_plugin.errors import UserError
+from srflow_plugin.metrics.samples import measure
+from srflow_plugin.metrics.variants import make_val_variants
+from srflow_plugin.options.check import check_types, require
+from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal, read
+from srflow_plugin.options.types import conforms, describe, join, nearest
+
+HANDED_TO_METRICS = ("img", "img2", "lq", "nll", "better")  # by the model, not by the file
+SCHEDULERS: Mapping[str, Callable[..., Any]] = {
+    "MultiStepLR": lr_scheduler.MultiStepRestartLR,
+    "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
+    "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
+}
+
+
+def check_registered(opt: Section, is_train: bool) -> None:
+    """Check the classes that a file names, and the arguments that it gives them. Follows :func:`check_file`.
+
+    Raises:
+        UserError: the first mistake, with what would be right.
+    """
+    model_type = opt["model_type"]
+    registered("model_type", model_type, MODEL_REGISTRY)
+    if registered_section("network_g", opt["network_g"], ARCH_REGISTRY) is SRFlowNet:
+        build_network(opt)
+    for phase, dataset in opt["datasets"].items():
+        registered(f"datasets.{phase}.type", dataset["type"], DATASET_REGISTRY)
+    if isinstance(opt["num_gpu"], int) and opt["num_gpu"] > torch.cuda.device_count():
+        raise UserError(f"num_gpu: {opt['num_gpu']} but this machine has {torch.cuda.device_count()}; use auto")
+    for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        _check_metric(f"val.metrics.{name}", metric, model_type)
+    if is_train:
+        _check_training(opt["train"], model_type)
+    if model_type == "SRFlowModel":
+        _check_srflow(opt, is_train)
+
+
+def build_network(opt: Section) -> SRFlowNet:
+    """Build the SRFlowNet of ``network_g`` without memory."""
+    arguments = {key: value for key, value in opt["network_g"].items() if key != "type"}
+    try:
+        with torch.device("meta"):
+            return SRFlowNet(**arguments)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"network_g: {error}") from None
+
+
+def _check_metric(where: str, metric: Any, model_type: str) -> None:
+    own = ("over",) if model_type == "SRFlowModel" else ()
+    registered_section(where, metric, METRIC_REGISTRY, given=(*HANDED_TO_METRICS, *own))
+    hint = typing.get_type_hints(Metric)["over"]
+    if not conforms(metric.get("over", "mean"), hint):
+        raise UserError(f"{where}.over: {metric['over']!r} is not {describe(hint)}")
+    # Metrics say nothing about the types of their options: better now than after the first hours of training.
+    image = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)  # a multiple of every scale
+    try:
+        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type == "SRFlowModel" else None)
+    except Exception as error:
+        raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
+
+
+def _check_training(train_opt: Section, model_type: str) -> None:
+    for key in ("nll_opt", "pixel_opt", "perceptual_opt"):
+        if train_opt.get(key):
+            registered_section(f"train.{key}", train_opt[key], LOSS_REGISTRY)
+    scheduler = known("train.scheduler.type", train_opt["scheduler"]["type"], SCHEDULERS)
+    check_arguments("train.scheduler", train_opt["scheduler"], SCHEDULERS[scheduler], given=("type", "optimizer"))
+    optimizers = {name: kind for name, kind in vars(torch.optim).items() if inspect.isclass(kind)}
+    optimizer = known("train.optim_g.type", train_opt["optim_g"]["type"], optimizers)
+    given = ("type", "params", *(["lr_encoder"] if model_type == "SRFlowModel" else []))
+    check_arguments("train.optim_g", train_opt["optim_g"], optimizers[optimizer], given)
+    check_types("train.optim_g", train_opt["optim_g"], {"lr": float, "lr_encoder": float})
+
+
+def _check_srflow(opt: Section, is_train: bool) -> None:
+    """Check what SRFlowModel asks for beyond its keys."""
+    network, path = inspect.signature(SRFlowNet).bind(**_arguments(opt["network_g"])), opt["path"]
+    network.apply_defaults()
+    scale = network.arguments["scale"]
+    if path.get("pretrain_network_g") and path.get("pretrain_network_encoder"):
+        raise UserError("path.pretrain_network_g holds an encoder, too; leave path.pretrain_network_encoder out")
+    if opt.get("scale") != scale:
+        raise UserError(f"scale: {opt.get('scale')} and network_g.scale: {scale} must agree")
+    if is_train:
+        _check_batches(opt, max(scale, 2 ** network.arguments["num_levels"]))
+    elif not path.get("pretrain_network_g"):
+        raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
+    val = read(SRFlowVal, opt.get("val"))
+    if not val.temperatures:
+        raise UserError("val.temperature: [] must be one number or a list of some")
+    best = opt["logger"].get("keep_best") if is_train else None
+    if best is not None:
+        variants = make_val_variants(val.temperatures, val.bicubic, val.metrics or {})
+        metrics = [name for variant in variants for name in variant.metrics]
+        known("logger.keep_best", best, metrics)
+
+
+def _check_batches(opt: Section, multiple: int) -> None:
+    """Check that patches suit the network, and parts of batches the losses."""
+    dataset, train = opt["datasets"]["train"], read(SRFlowTrain, opt["train"])
+    if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
+        raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
+    steps = train.accumulation_steps
+    if isinstance(dataset.get("batch_size_per_gpu"), int) and dataset["batch_size_per_gpu"] % steps:
+        raise UserError(
+            f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "
+            f"{dataset['batch_size_per_gpu']}"
+        )
+    for key in ("nll_opt", "pixel_opt"):
+        reduction = (opt["train"].get(key) or {}).get("reduction", "mean")
+        if steps > 1 and reduction != "mean":
+            raise UserError(f"train.{key}.reduction: {reduction} with accumulation_steps must be mean")
+
+
+# -- classes and their arguments ---------------------------------------------------------------------------------------
+
+
+def registered_section(where: str, section: Any, registry: Registry, given: Sequence[str] = ()) -> Callable[..., Any]:
+    """Check a section with a ``type`` from a registry and that class's keyword arguments; return the class."""
+    require(where, section, ["type"])
+    kind = registered(f"{where}.type", section["type"], registry)
+    check_arguments(where, section, kind, given=("type", *given))
+    return kind
+
+
+def registered(where: str, name: Any, registry: Registry) -> Callable[..., Any]:
+    """Look a class up by its name."""
+    kind: Callable[..., Any] = registry.get(known(where, name, dict(iter(registry))))
+    return kind
+
+
+def known(where: str, name: Any, names: Iterable[str]) -> str:
+    """Refuse a name that is not among those that are known."""
+    names = list(names)
+    if name not in names:
+        raise UserError(f"{where}: {name!r} is not known{nearest(name, names)}")
+    return str(name)
+
+
+def check_arguments(
+    where: str, section: Section, function: Callable[..., Any], given: Sequence[str] = ("type",)
+) -> None:
+    """Check a section that becomes keyword arguments, but for the keys ``given`` otherwise."""
+    parameters = {
+        name: parameter for name, parameter in inspect.signature(function).parameters.items() if name not in given
+    }
+    arguments = {key: value for key, value in section.items() if key not in given}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not takes_any or function.__module__.startswith("basicsr."):  # BasicSR's metrics ignore what they do not know
+        for key in arguments:
+            if key not in parameters:
+                raise UserError(f"{join(where, key)} is no option of {function.__name__}{nearest(key, parameters)}")
+    for name, parameter in parameters.items():
+        optional = parameter.default is not parameter.empty
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and not optional and name not in arguments:
+            raise UserError(f"{join(where, name)} is missing")
+    owner: Any = function.__init__ if inspect.isclass(function) else function
+    check_types(where, arguments, typing.get_type_hints(owner) if owner.__module__.startswith("srflow_plugin") else {})
+
+
+def _arguments(section: Section) -> Section:
+    return {key: value for key, value in section.items() if key != "type"}

@@ -1,0 +1,287 @@
+"""Every option that this project reads, once: name, type, range, default, and a sentence. Needs no torch.
+
+A section of an option file is a class, an option a field of it. From these fields come the checks
+(:mod:`srflow_plugin.options.check`), the values that model and pipeline read (:func:`read`), the tables of
+docs/options.md and the JSON Schema that editors use (:mod:`srflow_plugin.options.document`). Sections that become
+keyword arguments of a class, such as ``network_g``, are described by that class's own signature and docstring.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+Section = dict[str, Any]
+Kind = TypeVar("Kind")
+
+
+def option(
+    sentence: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+    in_training: bool = False,
+    without_effect: bool = False,
+) -> Any:
+    """Declare an option.
+
+    Args:
+        sentence: what it is for, in the documentation and in editors.
+        default: its value where the file does not have it. Without one the file must have it.
+        low, high, below: smallest and largest value, and one that it must not reach; of each where it is a list.
+        in_training: training needs it in the file all the same.
+        without_effect: it is accepted because BasicSR has it, and changes nothing.
+    """
+    metadata = {
+        "sentence": sentence,
+        "low": low,
+        "high": high,
+        "below": below,
+        "in_training": in_training,
+        "without_effect": without_effect,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True, frozen=True)
+class TopLevel:
+    """The file itself."""
+
+    name: str = option("name of the experiment and of its folder")
+    model_type: str = option("class that trains: `SRFlowModel`, or any other that is registered")
+    scale: int | None = option("upscaling factor of the data", None)
+    num_gpu: int | Literal["auto"] = option("number of GPUs, `auto`: those that are there", low=0)
+    manual_seed: int | None = option("seed of all that is random; none: drawn, and logged", None, low=0)
+    find_unused_parameters: bool = option("as in DistributedDataParallel", False)
+    dist_params: dict[str, Any] | None = option("`backend` and `port` of the processes' connection", None)
+    datasets: dict[str, Any] = option("`train`, `val`, `val_<something>`; in a test any names")
+    network_g: dict[str, Any] = option("the network")
+    path: dict[str, Any] = option("files to begin with")
+    train: dict[str, Any] | None = option("how to train", None, in_training=True)
+    val: dict[str, Any] | None = option("how to validate; in a test, how to test", None)
+    logger: dict[str, Any] | None = option("what to log and to keep", None, in_training=True)
+
+
+@dataclass(kw_only=True, frozen=True)
+class Paths:
+    """`path`."""
+
+    pretrain_network_g: str | None = option("checkpoint to begin with", None)
+    param_key_g: str = option("`params` or `params_ema` of it", "params")
+    strict_load_g: bool = option("refuse a checkpoint with missing or other keys", True)
+    resume_state: str | None = option("training state to go on from; `--auto_resume` finds the newest", None)
+    ignore_resume_networks: str | None = option("networks that a resume does not load, as in BasicSR", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRFlowPaths(Paths):
+    """`path` (model_type: SRFlowModel)."""
+
+    pretrain_network_g: str | None = option(
+        "an SRFlow checkpoint: this project's, a released one, or safetensors", None
+    )
+    pretrain_network_encoder: str | None = option(
+        "an RRDB network for the encoder: BasicSR's RRDBNet, `RRDBNetX8` or ESRGAN; use `encoder_skip: conv_first`. An "
+        "x4 one fits x4 and x8",
+        None,
+    )
+    param_key_encoder: str = option("`params` or `params_ema` of it", "params")
+
+
+@dataclass(kw_only=True, frozen=True)
+class Train:
+    """`train`."""
+
+    total_iter: int = option("number of iterations", low=1)
+    optim_g: dict[str, Any] = option(
+        "any optimiser of `torch.optim` as `type`, with its own keys; for SRFlowModel `lr_encoder` gives the encoder a "
+        "rate of its own"
+    )
+    scheduler: dict[str, Any] = option("`MultiStepLR` or `CosineAnnealingRestartLR` as `type`, with its own keys")
+    warmup_iter: int = option("iterations in which the learning rate rises from 0; -1: none", -1)
+    ema_decay: float = option(
+        "of the mean of the weights over iterations; SRFlowModel takes at most (1 + n) / (10 + n) in iteration n, so "
+        "that the first weights do not spoil the mean of a short training. 0: no mean",
+        0.0,
+        low=0,
+        high=1,
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRTrain(Train):
+    """`train` (model_type: SRModel)."""
+
+    pixel_opt: dict[str, Any] | None = option("a pixel loss, any of BasicSR's", None)
+    perceptual_opt: dict[str, Any] | None = option("a perceptual loss", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRFlowTrain(SRTrain):
+    """`train` (model_type: SRFlowModel)."""
+
+    nll_opt: dict[str, Any] = option("the loss: `type: NLLLoss`; `loss_weight`, `reduction`")
+    pixel_opt: dict[str, Any] | None = option(
+        "a loss of the tau = 0 image beside the NLL, as HCFlow+ has it: any of BasicSR's. The NLL is in bits per "
+        "dimension: a weight of 10 makes an L1 of 0.03 count as 0.3 bits",
+        None,
+    )
+    perceptual_opt: dict[str, Any] | None = option(
+        "likewise: any of BasicSR's, or `LPIPSLoss` (`net: alex` or `vgg`, `loss_weight`), whose weights torchvision "
+        "downloads once",
+        None,
+    )
+    freeze_encoder_iters: int = option("number of iterations during which the encoder is frozen", 0, low=0)
+    grad_clip: float = option("largest gradient norm", math.inf, low=0)
+    accumulation_steps: int = option(
+        "work on each batch in that many parts, for less memory; the step is the same", 1, low=1
+    )
+    max_skipped_steps: int = option(
+        "a step whose loss or gradient is not finite is skipped; after so many in a row training stops", 10, low=1
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class Val:
+    """`val`."""
+
+    val_freq: int = option("iterations between two validations", 0, low=1, in_training=True)
+    save_img: bool = option("write the images as files", False, in_training=True)
+    suffix: str | None = option("end of the files' names in a test; none: the experiment's name", None)
+    pbar: bool = option("show a progress bar", False)
+    metrics: dict[str, Any] | None = option("by name, each with `type` and the keys of that metric", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRFlowVal(Val):
+    """`val` (model_type: SRFlowModel)."""
+
+    temperature: float | list[float] = option(
+        "one number or a list; with a list metrics and files end in `_tau0`, `_tau0.9`, ...", 0.9, low=0
+    )
+    num_samples: int = option("per image and temperature above 0; metrics are averaged over samples", 1, low=1)
+    seed: int = option("of the samples, the same for every image", 0)
+    tile: int | Literal["auto"] | None = option(
+        "sample in tiles of that many LR pixels a side, or `auto`, as memory allows; for large images", None, low=1
+    )
+    resample: float | None = option(
+        "where a sample explodes, draw that place again at the temperature times this, e.g. 0.8 "
+        "([exploding_samples.md](exploding_samples.md))",
+        None,
+        low=0,
+        below=1,
+    )
+    bicubic: bool = option("also measure MATLAB-like bicubic upscaling, as `_bicubic`", False)
+
+    @property
+    def temperatures(self) -> list[float]:
+        """List of all temperatures, in the file's order."""
+        return self.temperature if isinstance(self.temperature, list) else [self.temperature]
+
+
+@dataclass(kw_only=True, frozen=True)
+class Metric:
+    """`val.metrics.<name>`, beside the keys of the metric itself."""
+
+    type: str = option("a registered metric")
+    over: Literal["mean", "best", "mean_image"] = option(
+        "SRFlowModel: how a metric of one image becomes one of several samples: their `mean`, the `best` of them, or "
+        "the metric of their `mean_image`",
+        "mean",
+    )
+    better: Literal["higher", "lower"] | None = option(
+        "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE and NLL, else `higher`", None
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class Logger:
+    """`logger`."""
+
+    print_freq: int = option("iterations between two lines of the log", low=1)
+    save_checkpoint_freq: int = option("iterations between two checkpoints", low=1)
+    use_tb_logger: bool = option("write curves and pictures for TensorBoard")
+    keep_last: int | None = option("delete older checkpoints once there are that many newer ones", None, low=1)
+    keep_best: str | None = option(
+        "a metric of `val.metrics` (with its `_tau0.9` where there are several temperatures); the network with its "
+        "best value on the first data set is `models/net_g_best.pth`",
+        None,
+    )
+    wandb: dict[str, Any] | None = option("as in BasicSR", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class ImageData:
+    """`datasets.<phase>`, of any type."""
+
+    name: str = option("name of the data set")
+    type: str = option("a registered data set")
+    num_worker_per_gpu: int = option("processes that read", 0, low=0, in_training=True)
+    batch_size_per_gpu: int = option("images in a batch", 1, low=1, in_training=True)
+    dataset_enlarge_ratio: int = option("count the data set that many times as an epoch", 1, low=1)
+    skip_bad_images: bool = option(
+        "take the next image in place of one that cannot be used, and name it in the log. Otherwise training stops "
+        "there",
+        False,
+    )
+    pin_memory: bool = option("as in BasicSR", False)
+    prefetch_mode: str | None = option("`cuda`, as in BasicSR; `cpu` is what the workers do anyway", None)
+    num_prefetch_queue: int = option("accepted; the workers read ahead", 1, without_effect=True)
+    persistent_workers: bool = option("accepted; the workers go through the data once", False, without_effect=True)
+
+
+@dataclass(kw_only=True, frozen=True)
+class PairedImages(ImageData):
+    """`datasets.<phase>` (type: PairedImageDataset)."""
+
+    dataroot_gt: str = option("folder or LMDB of the HR images")
+    dataroot_lq: str = option("folder or LMDB of the LR images")
+    io_backend: dict[str, Any] = option("`type: disk` or `type: lmdb`")
+    gt_size: int = option(
+        "side of the HR patches; for SRFlowModel a multiple of 2^`num_levels` and of the scale",
+        0,
+        low=1,
+        in_training=True,
+    )
+    use_hflip: bool = option("flip patches at random", False, in_training=True)
+    use_rot: bool = option("turn patches at random", False, in_training=True)
+    prepare: Literal["embedded"] | None = option(
+        "`embedded` makes the two LMDBs from scikit-image's photographs if they are missing", None
+    )
+    meta_info_file: str | None = option("as in BasicSR", None)
+    filename_tmpl: str = option("as in BasicSR", "{}")
+    color: str | None = option("as in BasicSR", None)
+    mean: list[float] | None = option("as in BasicSR", None)
+    std: list[float] | None = option("as in BasicSR", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class IoBackend:
+    """`datasets.<phase>.io_backend`."""
+
+    # Not memcached, BasicSR's third: its options name a folder to import code from.
+    type: Literal["disk", "lmdb"] = option("files in folders, or LMDBs")
+    readahead: bool = option("as in BasicSR's LMDB client", False)
+
+
+# By model, the sections whose keys are all known. Other models have sections of their own.
+SECTIONS: Mapping[str, Mapping[str, type]] = {
+    "SRFlowModel": {"path": SRFlowPaths, "train": SRFlowTrain, "val": SRFlowVal, "logger": Logger},
+    "SRModel": {"path": Paths, "train": SRTrain, "val": Val, "logger": Logger},
+}
+DATASETS: Mapping[str, type] = {"PairedImageDataset": PairedImages}
+
+
+def read(kind: type[Kind], section: Section | None) -> Kind:
+    """Read the options of a checked section: those that it has, and the defaults.
+
+    >>> read(SRFlowVal, {"temperature": [0, 0.8]}).temperatures
+    [0, 0.8]
+    """
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in (section or {}).items() if name in names})

@@ -1,0 +1,58 @@
+"""Types of options: does a value conform, and how is that said. Needs no torch."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def conforms(value: Any, hint: Any) -> bool:
+    """Compare a value with a type; whole numbers are numbers, true and false are none."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(conforms(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is dict or origin is dict:
+        return isinstance(value, dict)
+    if origin is not None:  # Sequence[int], list[float]
+        return isinstance(value, list | tuple) and all(conforms(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return value is None if hint is type(None) else isinstance(value, hint)
+
+
+def describe(hint: Any) -> str:
+    """Say a type in words.
+
+    >>> describe(int | list[float] | None), describe(Literal["a", "b"])
+    ('a whole number or a list, each a number or none', 'a or b')
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin is not None and origin is not dict:
+        return f"a list, each {describe(arguments[0])}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a section with keys"}
+    return names.get(dict if origin is dict else hint, "none")
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """End of a complaint about an unknown name: the known one that is meant, or all."""
+    names = list(names)
+    matches = difflib.get_close_matches(str(name), names, n=1)
+    matches = matches or sorted((known for known in names if name and str(name) in known), key=len)
+    return f"; did you mean {matches[0]}?" if matches else f"; known are {', '.join(sorted(names))}"
+
+
+def join(where: str, key: Any) -> str:
+    """Name of an option in messages: ``train.optim_g.lr``."""
+    return f"{where}.{key}" if where else str(key)

@@ -1,0 +1,305 @@
+"""Training and testing of any BasicSR model: BasicSR's two pipelines for runs that are stopped, moved and resumed.
+
+Log lines, folders and the order of things are BasicSR's (basicsr/train.py, basicsr/test.py), and so are the pieces.
+What differs: all that is random is drawn from the seed, the iteration and the rank, so that a resumed run is the same
+run; checkpoints are whole or absent; a signal to stop is answered with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.data import build_dataset
+from basicsr.models.base_model import BaseModel
+from basicsr.train import init_tb_loggers
+from basicsr.utils import (
+    AvgTimer,
+    MessageLogger,
+    get_env_info,
+    get_root_logger,
+    get_time_str,
+    make_exp_dirs,
+    mkdir_and_rename,
+)
+from basicsr.utils.options import copy_opt_file, dict2str
+from torch.utils.data import DataLoader
+
+from srflow_plugin.data.checked import CheckedImages
+from srflow_plugin.errors import UserError
+from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
+from srflow_plugin.training.distributed import any_rank
+from srflow_plugin.training.order import Draws, global_batch_size, seed_everything, training_batches
+from srflow_plugin.training.setup import Run
+from srflow_plugin.training.state import Checkpoints, Progress, build_model, read_state, resume
+from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested
+
+NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
+
+
+def train_pipeline(run: Run) -> int:
+    """Train as an option file says; returns the exit code: 130 after SIGINT, else 0."""
+    torch.backends.cudnn.benchmark = True
+    stop = StopRequest()
+    training = Training(run, stop)
+    logger, progress = get_root_logger(), training.progress
+    start_time = time.time()
+    with stop:
+        try:
+            training.validate_after_resume()
+            for data in training.batches():
+                training.step(data)
+                training.log_and_save()
+                if any_rank(stop.requested):
+                    raise StopRequested
+                training.validate_if_due()
+            logger.info(f"End of training. Time consumed: {datetime.timedelta(seconds=int(time.time() - start_time))}")
+            training.finish()
+        except StopRequested:
+            training.save(must=True)
+            saved = f"after iteration {progress.iteration}, which is saved"
+            logger.warning(f"Stopped by {stop} {saved}; --auto_resume goes on.")
+    training.close()
+    return stop.exit_code
+
+
+class Training:
+    """One training: its data, model, validation and checkpoints, and how far it has come.
+
+    Args:
+        run: what to train.
+        stop: asked between two images of a validation.
+    """
+
+    def __init__(self, run: Run, stop: StopRequest) -> None:
+        self.opt = opt = run.opt
+        self.options = read(Train, opt["train"])
+        self.logger_options = read(Logger, opt["logger"])
+        self.data_options = read(ImageData, opt["datasets"]["train"])
+        resume_state = opt["path"].get("resume_state")
+        state = read_state(Path(resume_state)) if resume_state else None
+        _make_folders(opt, run.opt_file, is_new=state is None)
+        self.logger = _start_log(opt, "train")
+        self.tb_logger = init_tb_loggers(opt)
+        self.batch_size = global_batch_size(opt)
+        self.progress = Progress.of(state, opt["manual_seed"], self.batch_size)
+        opt["manual_seed"] = self.progress.seed
+        self.train_set = CheckedImages(_build(build_dataset, opt["datasets"]["train"], "datasets.train"))
+        val_loaders = [_val_loader(opt, phase, stop) for phase in opt["datasets"] if phase.split("_")[0] == "val"]
+        self.model = _build(build_model, opt, "the model")
+        self.validation = Validation(self.model, val_loaders, self.tb_logger, opt.get("val"))
+        keep_last, keep_best = self.logger_options.keep_last, self.logger_options.keep_best
+        self.checkpoints = Checkpoints(self.model, keep_last, keep_best)
+        if state:
+            resume(self.model, state, Path(resume_state))
+        self.is_resumed = state is not None
+        self.images_per_epoch = len(self.train_set) * self.data_options.dataset_enlarge_ratio
+        self.message_logger = MessageLogger(opt, self.progress.iteration, self.tb_logger)
+        self.notes = Notes(self.logger)
+        self.data_timer, self.iter_timer = AvgTimer(), AvgTimer()
+        self._log_start()
+
+    @property
+    def epoch(self) -> int:
+        """Number of times that the data set has been gone through."""
+        return self.progress.samples // self.images_per_epoch
+
+    def batches(self) -> Any:
+        """Read the batches that are left to train on."""
+        draws = Draws(self.train_set, self.progress.seed, self.data_options.skip_bad_images)
+        left = self.options.total_iter - self.progress.iteration
+        batches = training_batches(draws, self.opt, self.progress.samples, left)
+        self.data_timer.start()
+        self.iter_timer.start()
+        return batches
+
+    def step(self, data: Section) -> None:
+        """Take one step."""
+        self.data_timer.record()
+        self.progress.iteration += 1
+        iteration = self.progress.iteration
+        self.notes.add(data.pop("note", []))
+        seed_everything(self.progress.seed, iteration, self.opt["rank"])
+        self.model.update_learning_rate(iteration, warmup_iter=self.options.warmup_iter)
+        self.model.feed_data(data)
+        self.model.optimize_parameters(iteration)
+        self.progress.samples += self.batch_size
+        self.iter_timer.record()
+        if iteration == 1:
+            self.message_logger.reset_start_time()  # a better estimate without the first iteration
+
+    def log_and_save(self) -> None:
+        """Log the step and save a checkpoint, where these are due."""
+        iteration = self.progress.iteration
+        if iteration % self.logger_options.print_freq == 0:
+            times = {"time": self.iter_timer.get_avg_time(), "data_time": self.data_timer.get_avg_time()}
+            lrs = self.model.get_current_learning_rate()
+            log = {"epoch": self.epoch, "iter": iteration, "lrs": lrs, **times, **self.model.get_current_log()}
+            self.message_logger(log)
+        if iteration % self.logger_options.save_checkpoint_freq == 0:
+            self.logger.info("Saving models and training states.")
+            self.save()
+
+    def validate_if_due(self) -> None:
+        """Validate, where that is due."""
+        if self.validation.run_if_due(self.progress.iteration):
+            self.checkpoints.save_if_best(self.progress.iteration)
+        self.data_timer.start()
+        self.iter_timer.start()
+
+    def validate_after_resume(self) -> None:
+        """Validate what was to be validated after the checkpoint that the run goes on from."""
+        if self.is_resumed and self.validation.run_if_due(self.progress.iteration):
+            self.checkpoints.save_if_best(self.progress.iteration)
+
+    def save(self, must: bool = False) -> None:
+        """Save a checkpoint."""
+        self.checkpoints.save(self.epoch, self.progress, must)
+
+    def finish(self) -> None:
+        """Save the latest networks, validate."""
+        self.logger.info("Save the latest model.")
+        self.checkpoints.save_networks("latest", must=True)
+        self.validation.run(self.progress.iteration)
+        self.checkpoints.save_if_best(self.progress.iteration)
+
+    def close(self) -> None:
+        """Sum up and close the logs."""
+        self.notes.summarise()
+        if self.tb_logger:
+            self.tb_logger.close()
+
+    def _log_start(self) -> None:
+        total_iter, data = self.options.total_iter, self.data_options
+        self.logger.info(
+            "Training statistics:"
+            f"\n\tNumber of train images: {len(self.train_set)}"
+            f"\n\tDataset enlarge ratio: {data.dataset_enlarge_ratio}"
+            f"\n\tBatch size per gpu: {data.batch_size_per_gpu}"
+            f"\n\tWorld size (gpu number): {self.opt['world_size']}"
+            f"\n\tRequire iter number per epoch: {math.ceil(self.images_per_epoch / self.batch_size)}"
+            f"\n\tTotal epochs: {math.ceil(total_iter * self.batch_size / self.images_per_epoch)}; iters: {total_iter}."
+        )
+        place = f"epoch: {self.epoch}, iter: {self.progress.iteration}"
+        if self.is_resumed:
+            self.logger.info(f"Resuming training from {place}.")
+        self.logger.info(f"Start training from {place}")
+
+
+def test_pipeline(run: Run) -> int:
+    """Test as an option file says, the images shared among all processes; returns the exit code."""
+    torch.backends.cudnn.benchmark = True
+    opt = run.opt
+    _make_folders(opt, None, is_new=True)
+    logger = _start_log(opt, "test")
+    stop = StopRequest()
+    loaders = [_val_loader(opt, phase, stop) for phase in sorted(opt["datasets"])]
+    model = _build(build_model, opt, "the model")
+    with stop:
+        try:
+            for loader in loaders:
+                logger.info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
+                save_img = read(Val, opt["val"]).save_img
+                model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=save_img)
+                any_rank(False)  # a model of BasicSR's own validates on rank 0 only
+        except StopRequested:
+            logger.warning(f"Stopped by {stop}.")
+    return stop.exit_code
+
+
+class Validation:
+    """Validates on all data sets, once for an iteration."""
+
+    def __init__(
+        self, model: BaseModel, loaders: list[DataLoader[Any]], tb_logger: Any, val_opt: Section | None
+    ) -> None:
+        self.model = model
+        self.loaders = loaders
+        self.tb_logger = tb_logger
+        self.options = read(Val, val_opt) if val_opt else None
+        self.last_iter = 0
+
+    def run_if_due(self, current_iter: int) -> bool:
+        """Validate if the option file says so for this iteration; return whether it does."""
+        due = self.options is not None and current_iter % self.options.val_freq == 0
+        if due:
+            self.run(current_iter)
+        return due
+
+    def run(self, current_iter: int) -> None:
+        """Validate, unless this iteration has been."""
+        if self.options is None or current_iter == self.last_iter:
+            return
+        for loader in self.loaders:
+            self.model.validation(loader, current_iter, self.tb_logger, self.options.save_img)
+            any_rank(False)  # a model of BasicSR's own validates on rank 0 only
+        self.last_iter = current_iter
+
+
+class Notes:
+    """Collector of what is worth knowing about images that were read: each note once in the log, all counted."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self.logger = logger
+        self.counts: Counter[str] = Counter()
+
+    def add(self, notes: list[str]) -> None:
+        for note in filter(None, notes):
+            if note not in self.counts and len(self.counts) < NOTES_IN_LOG:
+                self.logger.warning(note)
+            self.counts[note] += 1
+
+    def summarise(self) -> None:
+        if self.counts:
+            self.logger.warning(
+                f"{self.counts.total()} images were skipped or converted, {len(self.counts)} different."
+            )
+
+
+def _val_loader(opt: Section, phase: str, stop: StopRequest) -> DataLoader[Any]:
+    dataset_opt = opt["datasets"][phase]
+    images = CheckedImages(_build(build_dataset, dataset_opt, f"datasets.{phase}"))
+    get_root_logger().info(f"Number of {dataset_opt['phase']} images/folders in {dataset_opt['name']}: {len(images)}")
+    return DataLoader(StopBetweenImages(images, stop), batch_size=1)
+
+
+def _build(build: Any, opt: Section, what: str) -> Any:
+    """Build something of BasicSR or a plugin; what its class says about its options becomes one line."""
+    try:
+        return build(opt)
+    except UserError:
+        raise
+    except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{what} cannot be built: {text:.300}") from error
+
+
+def _make_folders(opt: Section, opt_file: Path | None, is_new: bool) -> None:
+    """Make the experiment's folders, by rank 0; an older experiment of that name is renamed unless it goes on."""
+    try:
+        if opt["rank"] == 0 and is_new:
+            make_exp_dirs(opt)
+            if opt["is_train"] and opt["logger"].get("use_tb_logger") and "debug" not in opt["name"]:
+                mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
+        elif opt["rank"] == 0:
+            for key in ("models", "training_states", "visualization"):
+                Path(opt["path"][key]).mkdir(parents=True, exist_ok=True)
+        if opt["rank"] == 0 and opt_file:
+            copy_opt_file(str(opt_file), opt["path"]["experiments_root"])
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}; choose a working folder that can be written") from None
+    any_rank(False)  # nobody goes on before the folders are there
+
+
+def _start_log(opt: Section, what: str) -> logging.Logger:
+    log_file = str(Path(opt["path"]["log"]) / f"{what}_{opt['name']}_{get_time_str()}.log")
+    logger: logging.Logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=log_file)
+    logger.info(get_env_info())
+    logger.info(dict2str(opt))
+    return logger

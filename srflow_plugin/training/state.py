@@ -1,0 +1,229 @@
+"""Checkpoints that survive what happens to a run: written whole or not at all, found again, deleted in order.
+
+An iteration's checkpoint is BasicSR's pair: ``models/net_g_<iteration>.pth``, then
+``training_states/<iteration>.state``. A state is there only when its networks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.models.base_model import BaseModel
+from basicsr.utils import get_root_logger
+from basicsr.utils.registry import MODEL_REGISTRY
+
+from srflow_plugin.checkpoints.load import read_checkpoint
+from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.files import save_atomically
+from srflow_plugin.training.distributed import gather
+
+State = dict[str, Any]
+STATE_KEYS = {  # type, and whether BasicSR's own states have it
+    "epoch": (int, True),
+    "iter": (int, True),
+    "optimizers": (list, True),
+    "schedulers": (list, True),
+    "samples": (int, False),
+    "manual_seed": (int, False),
+    "best_metric_results": (dict, False),
+    "skipped_steps": (int, False),
+}
+
+
+@dataclass
+class Progress:
+    """Progress of a training; part of its state.
+
+    Attributes:
+        iteration: steps taken.
+        samples: images seen, of all processes together: the number of the next draw.
+        seed: of all that is random.
+    """
+
+    iteration: int
+    samples: int
+    seed: int
+
+    @classmethod
+    def of(cls, state: State | None, seed: int, batch_size: int) -> Progress:
+        """Take up a state's, or begin; BasicSR's own states say only the iteration."""
+        if state is None:
+            return cls(0, 0, seed)
+        iteration = state["iter"]
+        return cls(iteration, state.get("samples", iteration * batch_size), state.get("manual_seed", seed))
+
+
+class WholeNetworks:
+    """Part of a model that writes its networks whole or not at all, and leaves its state to :class:`Checkpoints`.
+
+    BasicSR's own can leave half a file, and goes on as if it had been written.
+    """
+
+    opt: dict[str, Any]
+    get_bare_model: Callable[[Any], torch.nn.Module]
+
+    def save_network(self, net: Any, net_label: str, current_iter: int | str, param_key: Any = "params") -> None:
+        """Write one network, or several under their keys, as BaseModel does."""
+        nets, keys = (value if isinstance(value, list) else [value] for value in (net, param_key))
+        weights = {
+            key: {name: value.cpu() for name, value in self.get_bare_model(net).state_dict().items()}
+            for key, net in zip(keys, nets, strict=True)
+        }
+        if self.opt["rank"] == 0:
+            save_atomically(weights, Path(self.opt["path"]["models"]) / f"{net_label}_{current_iter}.pth")
+
+    def save_training_state(self, epoch: int, current_iter: int | str) -> None:
+        """Write nothing: the state holds more than the model knows."""
+
+
+def build_model(opt: dict[str, Any]) -> BaseModel:
+    """Build the model that an option file names, any of BasicSR's or a plugin's, with :class:`WholeNetworks`."""
+    kind = MODEL_REGISTRY.get(opt["model_type"])
+    model = type(kind.__name__, (WholeNetworks, kind), {"__module__": kind.__module__})(deepcopy(opt))
+    get_root_logger().info(f"Model [{kind.__name__}] is created.")
+    return model
+
+
+def make_state(model: BaseModel, epoch: int, progress: Progress) -> State:
+    """Make the training state of a model: what a run needs beside the networks to go on as if it had not stopped."""
+    return {
+        "epoch": epoch,
+        "iter": progress.iteration,
+        "optimizers": [optimizer.state_dict() for optimizer in model.optimizers],
+        "schedulers": [scheduler.state_dict() for scheduler in model.schedulers],
+        "best_metric_results": getattr(model, "best_metric_results", {}),
+        **(model.own_state() if hasattr(model, "own_state") else {}),
+        "samples": progress.samples,
+        "manual_seed": progress.seed,
+    }
+
+
+class Checkpoints:
+    """Saves a model from time to time; keeps the last few and the best, as the option file says.
+
+    Args:
+        model: from :func:`build_model`.
+        keep_last: checkpoints of iterations that stay; None keeps all.
+        keep_best: the metric whose best value so far has its network in ``models/net_g_best.pth``; None: no such file.
+    """
+
+    def __init__(self, model: BaseModel, keep_last: int | None, keep_best: str | None) -> None:
+        self.model = model
+        self.keep_last = keep_last
+        self.keep_best = keep_best
+        self.models, self.states = (Path(model.opt["path"][key]) for key in ("models", "training_states"))
+
+    def save(self, epoch: int, progress: Progress, must: bool = False) -> None:
+        """Save networks, then the state; then delete what is older than the last ``keep_last`` checkpoints."""
+        state = make_state(self.model, epoch, progress)
+        if self.save_networks(progress.iteration, must, state) and self.keep_last and self.model.opt["rank"] == 0:
+            for old in _state_files(self.states)[: -self.keep_last]:
+                old.unlink()  # first, so that no state is without its networks
+                for network in self.models.glob(f"net_*_{old.stem}.pth"):
+                    network.unlink()
+
+    def save_networks(self, label: int | str, must: bool = False, state: State | None = None) -> bool:
+        """Save the networks under a label, and then a state, if there is one; return whether they could be written.
+
+        A disk that is full, or gone for a while, does not end the training unless they ``must`` be saved.
+        """
+        try:
+            self.model.save(-1, label)
+            if state is not None and self.model.opt["rank"] == 0:
+                save_atomically(state, self.states / f"{label}.state")
+        except OSError as error:
+            states = _state_files(self.states)
+            newest = f"the newest checkpoint is that of iteration {states[-1].stem}" if states else "there is none yet"
+            failure = (
+                f"The checkpoint could not be written: {error.strerror} ({error.filename or self.models}); {newest}"
+            )
+            if must:
+                raise TrainingError(f"{failure}. Make room and go on with --auto_resume") from None
+            get_root_logger().error(f"{failure}. Training goes on.")
+            return False
+        return True
+
+    def save_if_best(self, current_iter: int) -> None:
+        """After a validation: save the network if its metric is the best so far, on the first data set that has it."""
+        for results in getattr(self.model, "best_metric_results", {}).values():
+            if self.keep_best in results:
+                if results[self.keep_best]["iter"] == current_iter:
+                    self.save_networks("best")
+                return
+
+
+def resolve_resume(opt: dict[str, Any]) -> None:
+    """Set the paths to resume from: with --auto_resume the experiment's newest whole checkpoint, else the option's.
+
+    The networks are those beside the state, wherever that is. BasicSR's own asks for a CUDA device and looks in the
+    current folder.
+    """
+    path_opt = opt["path"]
+    if opt["auto_resume"]:
+        folder = Path(path_opt["training_states"])
+        newest = next((state for state in reversed(_state_files(folder)) if _is_whole(state, opt)), None)
+        newest = gather(newest)[0]  # file servers do not show all machines the same at the same moment
+        path_opt["resume_state"] = str(newest) if newest else path_opt.get("resume_state")
+    if not path_opt.get("resume_state"):
+        return
+    path = Path(path_opt["resume_state"])
+    iteration = read_state(path)["iter"]
+    for key, network in _networks(path, iteration, opt).items():
+        if not network.is_file():
+            raise UserError(f"path.resume_state: {path} needs {network}, which does not exist")
+        path_opt[f"pretrain_{key}"] = str(network)
+        path_opt[f"param_key_{key.removeprefix('network_')}"] = "params"
+        path_opt[f"strict_load_{key.removeprefix('network_')}"] = True
+    path_opt.pop("pretrain_network_encoder", None)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a training state."""
+    try:
+        state = read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"path.resume_state: {error}") from None
+    for key, (kind, is_required) in STATE_KEYS.items():
+        value = state.get(key)
+        is_right = isinstance(value, kind) and not (kind is int and value < 0)  # type: ignore[operator]
+        if not is_right and (is_required or key in state):
+            raise UserError(f"path.resume_state: {path} is not a training state: {key} is {value!r:.40}")
+    return state
+
+
+def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
+    """Give optimisers, schedules and best metrics back to a model."""
+    try:
+        model.resume_training(state)
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"path.resume_state: {path} is not of this model and its options: {error}") from error
+    model.best_metric_results = state.get("best_metric_results", {})
+
+
+def _state_files(folder: Path) -> list[Path]:
+    """List the states, from the oldest to the newest."""
+    return sorted((path for path in folder.glob("*.state") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+
+def _networks(state: Path, iteration: int, opt: dict[str, Any]) -> dict[str, Path]:
+    """Find the networks of a state, by their keys in the option file."""
+    folder = state.absolute().parent.parent / "models"
+    ignored = opt["path"].get("ignore_resume_networks") or ""
+    return {
+        key: folder / f"net_{key.removeprefix('network_')}_{iteration}.pth"
+        for key in opt
+        if key.startswith("network_") and key not in ignored
+    }
+
+
+def _is_whole(state: Path, opt: dict[str, Any]) -> bool:
+    try:
+        networks = _networks(state, read_state(state)["iter"], opt)
+        return all(read_checkpoint(network) is not None for network in networks.values())
+    except UserError:
+        return False

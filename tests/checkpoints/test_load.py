@@ -1,0 +1,143 @@
+"""Files that become networks: every format, every kind of weights, and bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from basicsr.archs.rrdbnet_arch import RRDBNet
+from basicsr.models import build_model
+
+from srflow_plugin import RRDBNetX8, SRFlowNet, load_network
+from srflow_plugin.checkpoints.convert import convert
+from srflow_plugin.checkpoints.fit import Weights, check_encoder_fit
+from srflow_plugin.checkpoints.load import encoder_weights
+from srflow_plugin.errors import UserError
+from tests.helpers import image_pair, released_like, small_network
+
+
+@pytest.mark.parametrize(
+    ("scale", "setting"),
+    [
+        (2, {"scale_floor": 0.2}),
+        (4, {"log_scale_bound": 0.5}),
+        (4, {"coupling_layers": 3, "coupling_kernel_size": 3}),
+        (8, {"noise": "conditional"}),
+    ],
+)
+def test_a_network_comes_back_from_every_format(scale: int, setting: dict[str, Any], tmp_path: Path) -> None:
+    network = small_network(scale, **setting)
+    network.initialize(*image_pair(scale, 4, 4))
+    torch.save({"params": network.state_dict()}, tmp_path / "ours.pth")
+    convert(tmp_path / "ours.pth", tmp_path / "ours.safetensors")
+    convert(tmp_path / "ours.safetensors", tmp_path / "again.pth")
+    wrapped = {f"module.{key}": value for key, value in network.state_dict().items()}
+    gt, lq = image_pair(scale, 4, 6)
+    for source in (tmp_path / "ours.pth", str(tmp_path / "ours.safetensors"), tmp_path / "again.pth", wrapped):
+        loaded = load_network(source)
+        assert not loaded.training and loaded.initialized
+        assert torch.equal(loaded(gt, lq), network(gt, lq))
+
+
+def test_ema_is_preferred_and_params_can_be_asked_for(tmp_path: Path) -> None:
+    network, average = small_network(), small_network(num_steps=1)
+    torch.save({"params": network.state_dict(), "params_ema": average.state_dict()}, tmp_path / "a.pth")
+    assert len(load_network(tmp_path / "a.pth").flow.levels[0].bijections) == 1 + 2 + 1
+    assert len(load_network(tmp_path / "a.pth", param_key="params").flow.levels[0].bijections) == 1 + 2 + 2
+
+
+def test_feature_blocks_of_a_released_file_can_be_overridden() -> None:
+    state = released_like(small_network(4, num_block=5, feature_blocks=(1, 2, 3, 4)))
+    assert load_network(state).encoder.feature_blocks == (1, 2, 3, 4)
+    assert load_network(state, feature_blocks=(0, 1, 2, 3)).encoder.feature_blocks == (0, 1, 2, 3)
+
+
+def test_a_checkpoint_older_than_a_setting_is_as_the_released_networks_are() -> None:
+    state = {key: value for key, value in small_network().state_dict().items() if key != "settings.log_scale_bound"}
+    gt, lq = image_pair(4, 4, 6)
+    assert torch.equal(load_network(state)(gt, lq), small_network()(gt, lq))
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Any, str]]:
+    state = small_network().state_dict()
+    released = released_like(small_network())
+    torch.save({"params": state}, folder / "whole.pth")
+    (folder / "cut.pth").write_bytes((folder / "whole.pth").read_bytes()[:-5000])
+    (folder / "text.safetensors").write_text("text")
+
+    def without(weights: Weights, key: str) -> Weights:
+        assert key in weights
+        return {name: value for name, value in weights.items() if name != key}
+
+    return {
+        "nothing there": (folder / "nowhere.pth", "nowhere.pth does not exist"),
+        "cut off": (folder / "cut.pth", "cut.pth is not a readable checkpoint"),
+        "not safetensors": (folder / "text.safetensors", "is not a readable checkpoint"),
+        "another architecture": ({"body.0.rdb1.conv1.weight": torch.zeros(1)}, "holds an RRDB network, not SRFlow"),
+        "no network": ({"a": torch.zeros(1)}, "holds no SRFlow network; its first key is 'a'"),
+        "no weights": ({"params": {"a": 1}}, "holds no weights"),
+        "missing key": (without(state, "flow.splits.0.prior.logs"), "flow.splits.0.prior.logs is missing"),
+        "missing first key": (without(state, "encoder.conv_first.weight"), "encoder.conv_first.weight is missing"),
+        "released, missing key": (
+            without(released, "flowUpsamplerNet.layers.1.invconv.weight"),
+            "flowUpsamplerNet.layers.1.invconv.weight is missing",
+        ),
+        "released, unknown key": ({**released, "RRDB.more": torch.zeros(1)}, "RRDB.more is not known"),
+        "wrong shape": ({**state, "encoder.conv_body.bias": torch.zeros(1)}, "encoder.conv_body.bias is [1] there"),
+    }
+
+
+def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
+    for case, (source, message) in bad_files(tmp_path).items():
+        with pytest.raises(UserError) as error:
+            load_network(source)
+        assert message in str(error.value) and "\n" not in str(error.value), case
+
+
+def rrdb_and_encoder(scale: int, network: type[RRDBNet] = RRDBNet) -> tuple[RRDBNet, SRFlowNet]:
+    """An RRDBNet and an SRFlowNet whose encoder it fits."""
+    torch.manual_seed(0)
+    rrdb = network(3, 3, num_feat=8, num_block=2, num_grow_ch=4).eval()
+    return rrdb, small_network(scale, num_feat=8, num_grow_ch=4, num_block=2, encoder_skip="conv_first")
+
+
+def old_esrgan_names(state: Weights) -> Weights:
+    """ESRGAN's own names for BasicSR's."""
+    renamed = {}
+    for key, value in state.items():
+        parts = key.replace("conv_body", "trunk_conv").replace("conv_up", "upconv").replace("conv_hr", "HRconv")
+        renamed[parts.replace("body.", "RRDB_trunk.").replace("rdb", "RDB")] = value
+    return renamed
+
+
+@pytest.mark.parametrize(("scale", "kind"), [(4, RRDBNet), (8, RRDBNet), (8, RRDBNetX8)])
+@pytest.mark.parametrize("old_names", [False, True])
+def test_an_rrdb_network_becomes_the_encoder(scale: int, kind: type[RRDBNet], old_names: bool) -> None:
+    rrdb, network = rrdb_and_encoder(scale, kind)
+    state = old_esrgan_names(rrdb.state_dict()) if old_names else {"params_ema": rrdb.state_dict()}
+    assert old_names == ("RRDB_trunk.0.RDB1.conv1.weight" in state)
+    weights = encoder_weights(state, "params_ema")
+    network.encoder.load_state_dict(check_encoder_fit(weights, network.encoder, "it"))
+
+    _, lq = image_pair(4, 4, 6)
+    seen: dict[str, torch.Tensor] = {}
+    rrdb.conv_up1.register_forward_hook(lambda module, args, output: seen.update(up2=output.clone()))
+    rrdb.conv_up2.register_forward_hook(lambda module, args, output: seen.update(up4=output.clone()))
+    with torch.no_grad():
+        assert rrdb(lq).shape[2:] == ((32, 48) if kind is RRDBNetX8 else (16, 24))
+        finest = network.encoder(lq)[0][:, :8]
+    expected = torch.nn.functional.leaky_relu(seen["up2" if scale == 4 else "up4"], 0.2)
+    torch.testing.assert_close(finest, expected)
+
+
+def test_training_starts_from_a_pretrained_encoder(tiny_options: dict[str, Any]) -> None:
+    rrdb, _ = rrdb_and_encoder(4)
+    torch.save({"params": rrdb.state_dict()}, "rrdb.pth")
+    tiny_options["path"]["pretrain_network_encoder"] = "rrdb.pth"
+    model = build_model(tiny_options)
+    for encoder in (model.net_g.encoder, model.net_g_ema.encoder):
+        assert torch.equal(encoder.conv_first.weight, rrdb.conv_first.weight)
+        assert torch.equal(encoder.upconvs[0].bias, rrdb.conv_up1.bias)
+        assert torch.equal(encoder.body[1].rdb3.conv5.weight, rrdb.body[1].rdb3.conv5.weight)

@@ -1,0 +1,88 @@
+"""The commands' common part: help, mistyped words, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from srflow_plugin import __version__
+from srflow_plugin.cli import prepare
+from srflow_plugin.cli.main import TOOLS, TRAINING, all_commands, basicsr_command, srflow_command
+from srflow_plugin.errors import TrainingError, UserError
+
+Command = Callable[[Sequence[str]], int]
+COMMANDS = {"basicsr": basicsr_command, "srflow": srflow_command, "python -m srflow_plugin": all_commands}
+
+
+def stopped(command: Command, *arguments: str) -> int:
+    """Run a command that ends by itself; return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        command(arguments)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_misspelt_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = COMMANDS[name]
+    assert stopped(command, "--help") == 0 and "commands" in capsys.readouterr().out
+    assert stopped(command, "--version") == 0 and capsys.readouterr().out == f"srflow_plugin {__version__}\n"
+    assert stopped(command, "trian") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and errors[0].startswith(f"{name}: error: there is no command 'trian'; ")
+
+
+@pytest.mark.parametrize("name", [*TRAINING, *TOOLS])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stopped(all_commands, name, "--help") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"usage: python -m srflow_plugin {name} " in output and {**TRAINING, **TOOLS}[name].HELP in output
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "hint"),
+    [
+        (basicsr_command, ["trian"], "did you mean train?"),
+        (basicsr_command, ["upscale"], "did you mean srflow upscale?"),
+        (srflow_command, ["test"], "did you mean basicsr test?"),
+        (srflow_command, ["zzz"], "known are benchmark, convert,"),
+        (basicsr_command, ["train", "-opt", "a.yml", "--auto-resume"], "did you mean --auto_resume?"),
+        (basicsr_command, ["train", "-opt", "a.yml", "more"], "more is not understood"),
+        (basicsr_command, ["train"], "the following arguments are required: -opt (see basicsr train --help)"),
+        (basicsr_command, ["train", "-opt", "a.yml", "--launcher", "mpi"], "invalid choice: 'mpi'"),
+        (basicsr_command, [], "the following arguments are required: COMMAND"),
+    ],
+)  # fmt: skip
+def test_what_is_mistyped_gets_one_line(
+    command: Command, arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stopped(command, *arguments) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and hint in errors[0] and ": error: " in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        (UserError("a mistake"), 2, "srflow: error: a mistake"),
+        (TrainingError("a fault"), 1, "srflow: stopped: a fault"),
+        (KeyboardInterrupt(), 130, "srflow: interrupted"),
+    ],
+)
+def test_exit_codes(
+    end: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> None:
+        raise end
+
+    monkeypatch.setattr(prepare, "run", run)
+    assert stopped(srflow_command, "prepare", "folder", "-o", "out") == code
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_what_a_command_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    for returned, code in ((None, 0), (0, 0), (1, 1)):
+        monkeypatch.setattr(prepare, "run", lambda args, returned=returned: returned)
+        assert srflow_command(["prepare", "folder", "-o", "out"]) == code

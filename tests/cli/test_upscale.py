@@ -1,0 +1,194 @@
+"""srflow upscale: files in, files out, every kind of image that people have."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from skimage.data import chelsea
+
+from srflow_plugin.cli.main import srflow_command
+from srflow_plugin.images.photographs import read_photograph
+from srflow_plugin.images.resize import bicubic_upscale
+from tests.helpers import Enlarger, opencv_image, refusal
+
+ORIENTATION = 0x0112
+
+
+def run(*arguments: str) -> int:
+    return srflow_command(["upscale", *arguments, "--checkpoint", "net.pth"])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    return refusal(capsys, "upscale", *arguments, "--checkpoint", "net.pth")
+
+
+def test_folders_patterns_and_everything_beside(place: Path) -> None:
+    assert run("in", "in/*.png", "-o", "out", "--num-samples", "3", "--mean", "--std", "--sheet") == 0
+    kinds = ("sample0", "sample1", "sample2", "mean", "std", "sheet")
+    assert {path.name for path in Path("out").iterdir()} == {f"{name}_{kind}.png" for name in "ab" for kind in kinds}
+    samples = [np.asarray(Image.open(f"out/a_sample{number}.png")).astype(float) for number in range(3)]
+    assert samples[0].shape == (48, 60, 3) and not np.array_equal(samples[0], samples[1])
+    mean = np.asarray(Image.open("out/a_mean.png")).astype(float)
+    assert np.abs(mean - np.mean(samples, axis=0)).max() <= 1
+    lq = torch.from_numpy(np.asarray(Image.open("in/a.png")).transpose(2, 0, 1) / np.float32(255))[None]
+    expected = Enlarger().sample(lq, 0.8, 3, 0)[1, 0].clamp(0, 1)
+    assert np.array_equal(samples[1], (255 * expected).round().numpy().transpose(1, 2, 0))
+
+
+def test_one_file_to_one_file_and_nothing_is_overwritten(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("in/a.png", "-o", "big.png", "--temperature", "0") == 0
+    before = Path("big.png").read_bytes()
+    assert "big.png exists; give --overwrite or another -o" in refused(capsys, "in/a.png", "-o", "big.png")
+    assert Path("big.png").read_bytes() == before
+    assert run("in/a.png", "-o", "big.png", "--overwrite", "--seed", "1") == 0
+    assert Path("big.png").read_bytes() != before
+    assert run("in/b.jpg", "-o", "new/folder") == 0 and Path("new/folder/b.png").exists()
+    shutil.copy("in/b.jpg", "in/a.jpg")
+    assert "in/a.jpg and in/a.png would both become out/a.png" in refused(capsys, "in", "-o", "out")
+    assert not Path("out").exists()
+    assert "choose another folder" in refused(capsys, "in/a.png", "-o", "in", "--overwrite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png", "-o", "out"], "nowhere.png does not exist"),
+        (["x*.png", "-o", "out"], "no file matches x*.png"),
+        (["net.pth", "-o", "out"], "net.pth is not an image that can be read"),
+        (["in", "-o", "one.png"], "one.png is one file"),
+        (["in/a.png", "-o", "one.jpg"], "one.jpg must end in .png"),
+        (["in/a.png", "-o", "no/one.png"], "no is not a folder"),
+        (["in/a.png", "-o", "net.pth"], "net.pth is not a folder"),
+        (["in/a.png", "-o", "out", "--scale", "8"], "net.pth is a network of scale 4, not 8"),
+        (["in/a.png", "-o", "out", "--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
+        (["in/a.png", "-o", "out", "--num-samples", "0"], "argument --num-samples: 0 must be 1 or more"),
+        (
+            ["in/a.png", "-o", "out", "--num-samples", "two"],
+            "argument --num-samples: invalid whole number value: 'two'",
+        ),
+        (["in/a.png", "-o", "out", "--tile", "0"], "argument --tile: 0 must be 1 or more"),
+        (["in/a.png", "-o", "out", "--device", "gpu"], "device 'gpu' is not known"),
+        (["in/a.png", "-o", "out", "--std"], "--mean and --std need --num-samples 2"),
+        (["in/a.png", "-o", "out", "--temperature", "0", "--num-samples", "2"], "all samples are equal"),
+        (["empty", "-o", "out"], "empty has no images"),
+    ],
+)
+def test_mistakes_get_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    assert message in refused(capsys, *arguments)
+    assert not list(Path().glob("out/*"))
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def test_orientation_profile_and_exif_are_kept(place: Path) -> None:
+    image = Image.open("in/a.png")
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned by 90 degrees
+    exif[0x010F] = "a camera"
+    image.save("turned.jpg", quality=100, subsampling=0, exif=exif, icc_profile=profile())
+    assert run("turned.jpg", "-o", "out") == 0
+    result = Image.open("out/turned.png")
+    assert result.size == (4 * image.height, 4 * image.width)
+    assert result.info["icc_profile"] == profile()
+    assert result.getexif()[0x010F] == "a camera" and result.getexif()[ORIENTATION] == 1
+    upright = np.asarray(image).transpose(1, 0, 2)[:, ::-1].astype(float)
+    small = np.asarray(result.resize(upright.shape[1::-1], Image.Resampling.BOX)).astype(float)
+    assert np.corrcoef(small.ravel(), upright.ravel())[0, 1] > 0.9
+
+
+def save(kind: str) -> tuple[str, Any]:
+    """A file of some kind; its name, and the mode that Pillow gives it."""
+    rgb = chelsea()[100:112, 100:115]
+    grey = rgb[..., 1]
+    alpha = np.linspace(0, 255, grey.size).reshape(grey.shape).astype(np.uint8)
+    name = "image.png"
+    if kind == "grey":
+        Image.fromarray(grey).save(name)
+    elif kind == "black and white":
+        Image.fromarray(grey > 128).save(name)
+    elif kind == "grey with alpha":
+        Image.fromarray(np.dstack([grey, alpha]), "LA").save(name)
+    elif kind == "alpha":
+        Image.fromarray(np.dstack([rgb, alpha])).save(name)
+    elif kind == "palette":
+        Image.fromarray(rgb).quantize(16).save(name)
+    elif kind == "cmyk":
+        name = "image.jpg"
+        Image.fromarray(rgb).convert("CMYK").save(name)
+    elif kind == "16 bit":
+        cv2.imwrite(name, (rgb.astype(np.uint16) * 257 + 3)[..., ::-1])
+    elif kind == "16 bit tiff":
+        name = "image.tif"
+        cv2.imwrite(name, (rgb.astype(np.uint16) * 257 + 3)[..., ::-1])
+    elif kind == "16 bit grey":
+        cv2.imwrite(name, grey.astype(np.uint16) * 257 + 3)
+    elif kind == "16 bit with alpha":
+        cv2.imwrite(name, np.dstack([rgb[..., ::-1], alpha]).astype(np.uint16) * 257)
+    elif kind == "webp":
+        name = "image.webp"
+        Image.fromarray(rgb).save(name)
+    return name, rgb
+
+
+KINDS: dict[str, tuple[str, Any]] = {
+    "grey": ("L", np.uint8),
+    "black and white": ("L", np.uint8),
+    "grey with alpha": ("LA", np.uint8),
+    "alpha": ("RGBA", np.uint8),
+    "palette": ("RGB", np.uint8),
+    "cmyk": ("RGB", np.uint8),
+    "webp": ("RGB", np.uint8),
+    "16 bit": ("RGB", np.uint16),
+    "16 bit tiff": ("RGB", np.uint16),
+    "16 bit grey": ("I;16", np.uint16),
+    "16 bit with alpha": ("RGBA", np.uint16),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_image_comes_back_as_its_kind(place: Path, kind: str) -> None:
+    name, rgb = save(kind)
+    assert run(name, "-o", "out", "--temperature", "0") == 0
+    result = opencv_image(Path("out/image.png"))
+    mode, depth = KINDS[kind]
+    assert Image.open("out/image.png").mode == mode or (depth == np.uint16 and mode != "I;16")
+    assert result.dtype == depth and result.shape[:2] == (48, 60)
+    largest = np.iinfo(depth).max
+    if "alpha" in kind:
+        expected = read_photograph(Path(name)).alpha
+        assert expected is not None
+        enlarged = bicubic_upscale(torch.from_numpy(expected)[None, None], 4)[0, 0].clamp(0, 1).numpy()
+        assert np.abs(result[..., 3] / largest - enlarged).max() < 1 / largest
+    colours = result[..., :3] if result.ndim == 3 else np.dstack([result] * 3)
+    reference = rgb if "grey" not in kind and kind != "black and white" else np.dstack([rgb[..., 1]] * 3)
+    if kind != "black and white":
+        small = cv2.resize(colours.astype(np.float32) / largest, (15, 12), interpolation=cv2.INTER_AREA)[..., ::-1]
+        assert np.corrcoef(small.ravel(), reference.ravel())[0, 1] > 0.8
+    if depth == np.uint16:
+        assert len(np.unique(result % 257)) > 50  # not 8 bit values in 16 bit clothes
+
+
+def test_damaged_and_endless_files(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    Path("cut.png").write_bytes(Path("in/a.png").read_bytes()[:200])
+    assert "cut.png cannot be read" in refused(capsys, "cut.png", "-o", "out")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "a.png has more than 100 pixels" in refused(capsys, "in/a.png", "-o", "out")
+
+
+def test_one_command_gives_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(chelsea()[100:140, 100:150]).save("photo.jpg")
+    assert srflow_command(["upscale", "photo.jpg", "-o", "out"]) == 0
+    assert Image.open("out/photo.png").size == (200, 160)

@@ -1,0 +1,96 @@
+"""The fast path computes what the plain one does: numbers, gradients, and for less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from srflow_plugin import SRFlowNet
+from srflow_plugin.flow import bits_per_dimension, fast, latents_log_prob
+from tests.helpers import NETWORKS, image_pair, plain_decode, plain_encode, small_network
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("h", "w", "window"), [(4, 6, 2**23), (3, 5, 2**23), (9, 14, 2**13)])
+def test_fast_is_plain_in_both_directions(
+    name: str, h: int, w: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "window_bytes", lambda device: window)  # the last: several windows a step
+    network = small_network(**NETWORKS[name]).double()
+    gt, lq = image_pair(network.scale, h, w, dtype=torch.float64)
+    with torch.no_grad():
+        latents, logdet = network.encode(gt, lq)
+        plain_latents, plain_logdet = plain_encode(network, gt, lq)
+        for ours, theirs in zip(latents, plain_latents, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(logdet, plain_logdet, rtol=1e-10, atol=1e-10)
+        given = [latent + 0.1 * torch.randn_like(latent) for latent in latents]
+        torch.testing.assert_close(network.decode(given, lq), plain_decode(network, given, lq), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_gradients_are_those_of_the_plain_path(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    network = small_network(**NETWORKS[name]).to(dtype)
+    gt, lq = image_pair(network.scale, 3, 6, dtype=dtype)
+    terms = network(gt, lq, with_image=True)
+    latents, logdet = plain_encode(network, gt, lq)
+    log_prob = logdet + latents_log_prob(latents)
+    nll = bits_per_dimension(log_prob, sum(latent[0].numel() for latent in latents))
+    image = plain_decode(network, [torch.zeros_like(latent) for latent in latents], lq)
+    parameters = dict(network.named_parameters())
+    for pair in ((terms.nll, nll), (terms.image.square(), image.square())):
+        gradients = [
+            torch.autograd.grad(value.mean(), list(parameters.values()), retain_graph=True, allow_unused=True)
+            for value in pair
+        ]
+        for parameter, ours, theirs in zip(parameters, *gradients, strict=True):
+            assert (ours is None) == (theirs is None), parameter
+            if ours is not None:
+                assert (ours - theirs).norm() <= tolerance * theirs.norm(), parameter
+
+
+@pytest.mark.parametrize("direction", ["encode", "decode"])
+def test_bfloat16_is_near(direction: str) -> None:
+    network, half = small_network(scale_floor=0.3), small_network(scale_floor=0.3, precision="bfloat16")
+    gt, lq = image_pair(4, 6, 8)
+    with torch.no_grad():
+        latents, _ = network.encode(gt, lq)
+        if direction == "decode":
+            image = half.decode(latents, lq)
+            assert image.dtype == torch.float32
+            assert 1e-5 < (image - gt).abs().mean() < 0.02
+        else:
+            half_latents, half_logdet = half.encode(gt, lq)
+            assert half_latents[0].dtype == half_logdet.dtype == torch.float32
+            assert (half(gt, lq) - network(gt, lq)).abs().max() < 0.05
+    half.train()(gt, lq).mean().backward()
+    assert all(parameter.grad is not None for parameter in half.parameters())
+    assert {parameter.grad.dtype for parameter in half.parameters() if parameter.grad is not None} == {torch.float32}
+
+
+def stored_bytes(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor, encode: Any) -> int:
+    """What one forward pass keeps for the backward pass, beside the parameters."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        held = encode(network, gt, lq)
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    del held
+    return sum(size for pointer, size in kept.items() if pointer not in own)
+
+
+def test_training_keeps_less() -> None:
+    network = small_network(num_steps=6, hidden_channels=32)
+    network.encoder.requires_grad_(False)
+    gt, lq = image_pair(4, 16, 16)
+    plain, fast_bytes = (
+        stored_bytes(network, gt, lq, encode) for encode in (plain_encode, lambda net, *pair: net.encode(*pair))
+    )
+    assert fast_bytes < 0.5 * plain

@@ -1,0 +1,35 @@
+"""Numbers that a killed run leaves readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from srflow_plugin.leaderboard.records import Records
+
+
+def test_records_are_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    records = Records(path)
+    records.add("Set5", "net tau 0", "a.png", {"psnr": float("inf"), "nll": 1.5})
+    records.add("Set5", "net tau 0", "b.png", {"psnr": 20.25})
+    records.add("Set5", "net tau 0", "a.png", {"psnr": 30.0})  # the last one counts
+    again = Records(path)
+    assert again.values == records.values
+    assert again.values["Set5", "net tau 0", "a.png"] == {"psnr": 30.0}
+    assert again.has("Set5", "net tau 0", "b.png") and not again.has("Set14", "net tau 0", "b.png")
+
+
+def test_half_a_line_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    records = Records(path)
+    for name in "abc":
+        records.add("Set5", "net", name, {"psnr": 1.0})
+    path.write_bytes(path.read_bytes()[:-5])
+    again = Records(path)
+    assert [key[2] for key in again.values] == ["a", "b"]
+    again.add("Set5", "net", "c", {"psnr": 2.0})
+    assert [(key[2], values["psnr"]) for key, values in Records(path).values.items()] == [
+        ("a", 1.0),
+        ("b", 1.0),
+        ("c", 2.0),
+    ]

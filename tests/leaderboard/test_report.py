@@ -1,0 +1,84 @@
+"""Tables with their protocol, published rows beside them, figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from srflow_plugin.images.files import read_image, write_image
+from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Pair, Settings, fingerprint
+from srflow_plugin.leaderboard.records import Records
+from srflow_plugin.leaderboard.report import protocol, write_report
+from tests.helpers import noise_image
+
+SETTINGS = Settings(
+    seed=3, resample=0.8, distance="lpips", net="alex", lr_border="symmetric", tile=None, niqe=False, device="cpu"
+)
+SCORES = {"psnr": 20.0, "ssim": 0.5, "psnr_y": 21.0, "ssim_y": 0.6, "distance": 0.25, "lr_psnr": 40.0}
+
+
+def test_a_row_says_how_it_was_made(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "net.pth"
+    checkpoint.write_bytes(b"weights")
+    common = "RGB border 0, Y border = scale, 8 bit files, LR symmetric"
+    assert protocol(Method("bicubic"), SETTINGS) == common
+    sampled = protocol(Method("net tau 0.9", 0.9, 10, checkpoint), SETTINGS)
+    assert sampled == f"{common}, tau 0.9, 10 samples, seed 3, resample 0.8, sha256 {fingerprint(checkpoint)}"
+    theirs = Method("theirs", source=tmp_path, draws=False)
+    assert protocol(theirs, SETTINGS) == f"{common}, files of {tmp_path}"
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> str:
+    """The table of two images of DIV2K by bicubic upscaling and another method."""
+    pairs = []
+    for number in range(2):
+        pair = Pair(number, tmp_path / f"{number}.png", tmp_path / f"{number}x4.png")
+        write_image(pair.hr, noise_image(80, 72, number))
+        write_image(pair.lr, noise_image(20, 18, number))
+        pairs.append(pair)
+    theirs, ours = tmp_path / "theirs", tmp_path / "images" / "DIV2K_valid" / "bicubic"
+    sets = [BenchmarkSet("DIV2K_valid", pairs)]
+    methods = [Method("bicubic"), Method("theirs", source=theirs, draws=False)]
+    drawn, scores = Records(tmp_path / "drawn.jsonl"), Records(tmp_path / "scores.jsonl")
+    ours.mkdir(parents=True)
+    theirs.mkdir()
+    for pair in pairs:
+        write_image(ours / f"{pair.number:06d}_sample00000.png", noise_image(80, 72, 9))
+        for sample in range(2):
+            write_image(theirs / f"{pair.number}_{sample}.png", noise_image(80, 72, 10 + sample))
+        drawn.add("DIV2K_valid", "bicubic", pair.hr.name, {"exploded": 1 + pair.number, "seconds": 0.5})
+        for method in methods:
+            scores.add("DIV2K_valid", method.name, pair.hr.name, {**SCORES, "psnr": 20.0 + pair.number})
+    return write_report(tmp_path, sets, methods, SETTINGS, drawn, scores)
+
+
+def test_rows_are_means_or_sums_over_images(report: str, tmp_path: Path) -> None:
+    lines = [[cell.strip() for cell in line.split("|")] for line in report.splitlines()]
+    assert report.startswith("## DIV2K_valid, 2 images\n")
+    header, bicubic, theirs = lines[2], lines[4], lines[5]
+    row = dict(zip(header, bicubic, strict=True))
+    assert (row["PSNR"], row["LPIPS alex"], row["exploded samples"], row["s/image"]) == ("20.50", "0.2500", "3", "0.50")
+    assert dict(zip(header, theirs, strict=True))["exploded samples"] == ""
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["method"], row["images"], row["psnr"]) for row in summary] == [
+        ("bicubic", 2, 20.5),
+        ("theirs", 2, 20.5),
+    ]
+    with (tmp_path / "per_image.csv").open() as file:
+        assert [row["psnr"] for row in csv.DictReader(file)] == ["20.0", "21.0"] * 2
+
+
+def test_published_rows_are_told_from_ours(report: str) -> None:
+    (row,) = (line for line in report.splitlines() if line.startswith("| *SRFlow tau 0.9*"))
+    assert "27.08" in row and "49.96" in row and row.endswith("| *published: x4, RGB, border 0, LPIPS AlexNet, S10* |")
+
+
+def test_figures(report: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures"
+    names = {"DIV2K_valid_curves.png", "DIV2K_valid_000000.png", "DIV2K_valid_000001.png"}
+    assert {path.name for path in figures.iterdir()} == names
+    assert read_image(figures / "DIV2K_valid_000001.png").shape[0] > 80

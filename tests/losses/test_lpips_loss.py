@@ -1,0 +1,27 @@
+"""LPIPS as a loss."""
+
+from __future__ import annotations
+
+import lpips
+import pytest
+import torch
+import torchvision
+from basicsr.losses import build_loss
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_is_that_of_its_package(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The trunk's weights need a download; the formula can be compared on others.
+    name = {"alex": "alexnet", "vgg": "vgg16"}[net]
+    torch.manual_seed(0)
+    trunk = getattr(torchvision.models, name)(weights=None)
+    monkeypatch.setattr(torchvision.models, name, lambda pretrained: trunk)
+    loss = build_loss({"type": "LPIPSLoss", "net": net, "loss_weight": 0.5})
+    x, gt = torch.rand(2, 3, 64, 64, requires_grad=True), torch.rand(2, 3, 64, 64)
+    distance, style = loss(x, gt)
+    expected = lpips.LPIPS(net=net, verbose=False)(2 * x - 1, 2 * gt - 1)
+    torch.testing.assert_close(distance, 0.5 * expected.mean())
+    assert style is None and loss(gt, gt)[0] == 0
+    distance.backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in loss.parameters())

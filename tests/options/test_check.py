@@ -1,0 +1,158 @@
+"""Mistakes in option files: one line each, before anything is written; those that the file shows without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from srflow_plugin.cli.main import basicsr_command
+from srflow_plugin.errors import UserError
+from srflow_plugin.options.check import check_file, notes
+from srflow_plugin.options.files import load_options
+from srflow_plugin.options.schema import Section
+from srflow_plugin.training.setup import load_run
+from tests.helpers import ROOT, TINY, run_python
+
+MISTAKES = {
+    "misspelt key": ("train:freeze_encoder_iter=1", "train.freeze_encoder_iter is no option; did you mean freeze_encoder_iters?"),
+    "misspelt section": ("trian:total_iter=1", "trian is no option; did you mean train?"),
+    "misspelt network key": ("network_g:num_step=1", "network_g.num_step is no option of SRFlowNet; did you mean num_steps?"),
+    "misspelt network": ("network_g:type=SRFlowNett", "network_g.type: 'SRFlowNett' is not known; did you mean SRFlowNet?"),
+    "misspelt model": ("model_type=SRFlow", "model_type: 'SRFlow' is not known; did you mean SRFlowModel?"),
+    "misspelt loss": ("train:nll_opt:type=NLL", "train.nll_opt.type: 'NLL' is not known"),
+    "misspelt loss key": ("train:nll_opt:weight=1", "train.nll_opt.weight is no option of NLLLoss"),
+    "misspelt metric": ("val:metrics:psnr:type=psnr", "val.metrics.psnr.type: 'psnr' is not known; did you mean calculate_psnr?"),
+    "misspelt metric key": ("val:metrics:psnr:crop=4", "val.metrics.psnr.crop is no option of calculate_psnr"),
+    "missing metric key": ("val:metrics:new:type=calculate_ssim", "val.metrics.new.crop_border is missing"),
+    "misspelt data set type": ("datasets:train:type=PairedImage", "datasets.train.type: 'PairedImage' is not known"),
+    "misspelt data set key": ("datasets:train:gtsize=16", "datasets.train.gtsize is no option; did you mean gt_size?"),
+    "misspelt optimiser": ("train:optim_g:type=Adamm", "train.optim_g.type: 'Adamm' is not known; did you mean Adam?"),
+    "misspelt optimiser key": ("train:optim_g:beta=0.9", "train.optim_g.beta is no option of Adam; did you mean betas?"),
+    "misspelt scheduler": ("train:scheduler:type=StepLR", "train.scheduler.type: 'StepLR' is not known"),
+    "misspelt path": ("path:pretrain_network=x", "path.pretrain_network is no option; did you mean pretrain_network_g?"),
+    "text for a number": ("train:total_iter=many", "train.total_iter: 'many' is not a whole number"),
+    "text for a learning rate": ("train:optim_g:lr=fast", "train.optim_g.lr: 'fast' is not a number"),
+    "number for a text": ("name=5", "name: 5 is not text"),
+    "fraction for a whole number": ("network_g:num_block=1.5", "network_g.num_block: 1.5 is not a whole number"),
+    "value for a section": ("network_g=SRFlowNet", "network_g: 'SRFlowNet' is not a section with keys"),
+    "unknown noise": ("network_g:noise=poisson", "network_g.noise: 'poisson' is not none or uniform or gaussian or conditional"),
+    "impossible network": ("network_g:num_levels=1", "num_levels must be at least 2 for scale 4"),
+    "scales that differ": ("scale=2", "scale: 2 and network_g.scale: 4 must agree"),
+    "misspelt image loss": ("train:pixel_opt:type=L1", "train.pixel_opt.type: 'L1' is not known; did you mean L1Loss?"),
+    "bound and floor": ("network_g={type: SRFlowNet, scale_floor: 0.2, log_scale_bound: 1}", "network_g: log_scale_bound must be above 0"),
+    "patch that does not divide": ("datasets:train:gt_size=20", "datasets.train.gt_size: 20 must be a multiple of 8"),
+    "missing key": ("train:total_iter=none", "train.total_iter is missing"),
+    "missing loss": ("train:nll_opt=none", "train.nll_opt"),
+    "negative temperature": ("val:temperature=-1", "val.temperature: -1 must be 0 or more"),
+    "no samples": ("val:num_samples=0", "val.num_samples: 0 must be 1 or more"),
+    "no tile": ("val:tile=0", "val.tile: 0 must be 1 or more"),
+    "unknown tile": ("val:tile=big", "val.tile: 'big' is not a whole number or auto or none"),
+    "unknown precision": ("network_g:precision=half", "network_g.precision: 'half' is not float32 or bfloat16"),
+    "no GPU": ("num_gpu=99", "num_gpu: 99 but this machine has"),
+    "missing data set": ("datasets:train:dataroot_gt=nowhere.lmdb", "datasets.train.dataroot_gt: nowhere.lmdb does not exist"),
+    "folder for an LMDB": ("datasets:train:dataroot_gt=images/train", "datasets.train.dataroot_gt: images/train is not an LMDB"),
+    "no seed": ("manual_seed=-1", "manual_seed: -1 must be 0 or more"),
+    "a way out by the name": ("name=../up", "name: '../up' must be a plain name"),
+    "a way out by a data set": ("datasets:val:name=..", "datasets.val.name: '..' must be a plain name"),
+    "a way out by a suffix": ("val:suffix=/tmp/x", "val.suffix: '/tmp/x' must be a plain name"),
+    "code from a folder": ("datasets:val:io_backend={type: memcached, sys_path: .}", "'memcached' is not known"),
+    "no such best": ("logger:keep_best=psnr", "logger.keep_best: 'psnr' is not known"),
+    "uneven parts": ("train:accumulation_steps=3", "train.accumulation_steps: 3 must divide"),
+    "a resample above 1": ("val:resample=1.5", "val.resample: 1.5 must be from 0 to below 1"),
+    "a metric's option": ("val:metrics:psnr:crop_border=a", "val.metrics.psnr cannot be computed"),
+    "patch larger than images": ("datasets:train:gt_size=64", "0 is 44x52, smaller than gt_size 64"),
+    "batch larger than data set": ("datasets:train:batch_size_per_gpu=31", "30 images do not fill a batch of 31"),
+    "missing checkpoint": ("path:pretrain_network_g=nowhere.pth", "path.pretrain_network_g: nowhere.pth does not exist"),
+    "unreadable checkpoint": ("path:pretrain_network_g=tiny.yml", "path.pretrain_network_g: tiny.yml is not a readable checkpoint"),
+    "missing state": ("path:resume_state=nowhere.state", "path.resume_state: nowhere.state does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_leaves_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture[str], mistake: str
+) -> None:
+    entry, message = MISTAKES[mistake]
+    before = sorted(workplace.iterdir())
+    with pytest.raises(UserError) as refusal:
+        load_run("tiny.yml", is_train=True, force=[entry])
+    with pytest.raises(SystemExit) as stop:
+        basicsr_command(["train", "-opt", "tiny.yml", "--force_yml", entry])
+    errors = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert errors == [f"basicsr: error: {refusal.value}"] and message in errors[0]
+    assert sorted(workplace.iterdir()) == before
+
+
+def tiny(*changes: str) -> Section:
+    return load_options(TINY, changes)
+
+
+def test_a_file_is_checked_without_torch() -> None:
+    done = run_python(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from srflow_plugin.errors import UserError\n"
+        "from srflow_plugin.options.check import check_file, notes\n"
+        "from srflow_plugin.options.files import load_options\n"
+        f"for file in Path({str(ROOT / 'options')!r}).glob('*.yml'):\n"
+        "    opt = load_options(file)\n"
+        "    check_file(opt, 'train' in opt)\n"
+        "    notes(opt)\n"
+        "try:\n"
+        "    check_file(load_options(file, ['scale=four']), False)\n"
+        "except UserError as mistake:\n"
+        "    print(mistake)\n"
+        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'basicsr', 'cv2', 'numpy'})\n",
+        cwd=ROOT,
+    )
+    assert done.stdout.splitlines() == ["scale: 'four' is not a whole number or none", "set()"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["datasets.train=none"], "datasets.train must be a section with keys"),
+        (["datasets={}"], "datasets.train is missing: training needs a data set of that name"),
+        (
+            ["datasets.test.name=a", "datasets.test.type=b"],
+            "datasets.test: in training a data set is called train, val",
+        ),
+        (["datasets.val.io_backend.type=none"], "datasets.val.io_backend.type is missing"),
+        (["datasets.train.use_rot=none"], "datasets.train.use_rot is missing"),
+        (["train=none"], "train is missing"),
+        (["logger=none"], "logger is missing"),
+        (["val.val_freq=none"], "val.val_freq is missing"),
+        (["train.optim_g={type: Adam}"], "train.optim_g.lr is missing"),
+        (["train.scheduler={}"], "train.scheduler.type is missing"),
+        (["path=none"], "path is missing"),
+    ],
+)
+def test_what_is_missing_is_named(changes: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        check_file(tiny(*changes), is_train=True)
+
+
+def test_a_training_may_go_without_validation_and_a_test_without_train() -> None:
+    check_file(tiny("val=none"), is_train=True)
+    check_file(tiny("train=none", "logger=none", "datasets={a: {name: b, type: c}}"), False)
+    with pytest.raises(UserError, match="val is missing"):
+        check_file(tiny("val=none"), is_train=False)
+
+
+def test_sections_of_other_models_and_data_sets_are_left_to_them() -> None:
+    theirs = ["model_type=TheirModel", "train.gan_opt={type: GANLoss}", "val.theirs=1", "network_d={type: A}"]
+    check_file(tiny(*theirs, "datasets.train={name: a, type: TheirImages, theirs: 1}"), is_train=True)
+    with pytest.raises(UserError, match=r"logger\.print_freq: 0 must be 1 or more"):
+        check_file(tiny(*theirs, "logger.print_freq=0"), is_train=True)
+    with pytest.raises(UserError, match=r"train\.gan_opt is no option"):
+        check_file(tiny("train.gan_opt={type: GANLoss}"), is_train=True)
+
+
+def test_options_without_effect_are_noted() -> None:
+    assert notes(tiny()) == []
+    assert notes(tiny("datasets.train.num_prefetch_queue=2", "datasets.val.persistent_workers=true")) == [
+        "datasets.train.num_prefetch_queue changes nothing",
+        "datasets.val.persistent_workers changes nothing",
+    ]

@@ -1,0 +1,122 @@
+"""Mistakes that only weights and data sets show."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import lmdb
+import pytest
+import torch
+
+from srflow_plugin import SRFlowNet
+from srflow_plugin.errors import UserError
+from srflow_plugin.options.schema import Section
+from srflow_plugin.training.setup import load_run
+from tests.helpers import truncate, untrained_network
+
+
+def load(*changes: str) -> Section:
+    return load_run("tiny.yml", is_train=True, force=changes).opt
+
+
+def test_a_checkpoint_of_another_network_is_named(workplace: Path) -> None:
+    torch.save({"params": {"conv.weight": torch.zeros(1)}}, "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth holds no SRFlow network; its first key is 'conv\.weight'"):
+        load("path:pretrain_network_g=other.pth")
+    torch.save({"params": {"flow.levels.9.x": torch.zeros(1)}}, "part.pth")
+    with pytest.raises(UserError, match=r"part\.pth does not fit network_g: .* is missing \(\d+ keys missing, 1 too"):
+        load("path:pretrain_network_g=part.pth")
+    arguments = {key: value for key, value in load()["network_g"].items() if key != "type"}
+    torch.save({"params": SRFlowNet(**{**arguments, "scale_floor": 0.1}).state_dict()}, "floor.pth")
+    with pytest.raises(UserError, match=r"scale_floor is 0\.1 in the checkpoint and 0\.0001 in the network"):
+        load("path:pretrain_network_g=floor.pth")
+    torch.save({"weights": {}}, "strange.pth")
+    with pytest.raises(UserError, match="holds no weights; it has 'weights'"):
+        load("path:pretrain_network_g=strange.pth")
+    torch.save({"params": {"flow.levels.0.bijections.1.bijections.0.bias": torch.zeros(1, 3, 1, 1)}}, "shape.pth")
+    with pytest.raises(UserError, match=r"is \[1, 3, 1, 1\] there, \[1, 12, 1, 1\] in network_g"):
+        load("path:pretrain_network_g=shape.pth")
+
+
+def test_a_network_that_fits_is_taken(workplace: Path) -> None:
+    network = untrained_network("net.pth")
+    assert load("path:pretrain_network_g=net.pth")["path"]["pretrain_network_g"] == "net.pth"
+    torch.save({"params": network.encoder.state_dict()}, "encoder.pth")
+    load("path:pretrain_network_encoder=encoder.pth")
+    with pytest.raises(UserError, match=r"encoder\.pth holds an RRDB network, .* path\.pretrain_network_encoder"):
+        load("path:pretrain_network_g=encoder.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models._utils")  # of how lpips asks for weights
+def test_a_perceptual_loss_whose_weights_cannot_be_fetched_is_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workplace / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(UserError, match=r"train\.perceptual_opt: the weights of LPIPSLoss cannot be had: .*no network"):
+        load("train:perceptual_opt:type=LPIPSLoss")
+
+
+def test_a_pickle_with_code_does_not_run(workplace: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[Any, tuple[Path]]:
+            return Path.touch, (Path("ran"),)
+
+    torch.save({"params": Code()}, "code.pth")
+    with pytest.raises(UserError, match=r"code\.pth is not a readable checkpoint"):
+        load("path:pretrain_network_g=code.pth")
+    assert not Path("ran").exists()
+
+
+def break_lmdb(how: str) -> None:
+    folder = Path("data/train_HR.lmdb")
+    meta_info = folder / "meta_info.txt"
+    if how == "truncated":
+        truncate(folder / "data.mdb")
+    elif how == "line":
+        meta_info.write_text(meta_info.read_text() + "3 (44,52,3)\n")
+    elif how == "empty list":
+        meta_info.write_text("")
+    elif how == "no list":
+        meta_info.unlink()
+    elif how == "no file":
+        (folder / "data.mdb").unlink()
+    elif how == "listed too many":
+        for phase in ("HR", "LRx4"):
+            (folder.with_name(f"train_{phase}.lmdb") / "meta_info.txt").open("a").write("3.png (44,52,3) 1\n")
+    else:
+        with lmdb.open(str(folder)) as database, database.begin(write=True) as transaction:
+            transaction.delete(b"1")
+        meta_info.write_text("".join(meta_info.read_text().splitlines(keepends=True)[::2]))
+
+
+BROKEN = {
+    "truncated": "train_HR.lmdb/data.mdb cannot be read: .*truncated; make it again with `srflow prepare`",
+    "line": "train_HR.lmdb/meta_info.txt: line 4 is b'3 .*; make it again",
+    "empty list": "train_HR.lmdb/meta_info.txt is empty; make it again",
+    "no list": "data/train_HR.lmdb is not an LMDB; make one with `srflow prepare`, or io_backend.type: disk",
+    "no file": "train_HR.lmdb/data.mdb cannot be read: .*No such file",
+    "listed too many": "train_HR.lmdb: meta_info.txt lists 4 images, the LMDB has 3; make it again",
+    "missing image": "data/train_HR.lmdb has no image 1; make the pair again",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_data_set_that_is_not_whole_is_named(workplace: Path, how: str) -> None:
+    break_lmdb(how)
+    with pytest.raises(UserError, match=f"^datasets.train.*{BROKEN[how]}"):
+        load()
+
+
+def test_an_empty_folder_is_named(workplace: Path) -> None:
+    shutil.rmtree("images/val")
+    Path("images/val").mkdir()
+    folder = ["datasets.val.io_backend.type=disk", "datasets.val.dataroot_gt=images/val"]
+    with pytest.raises(UserError, match=r"datasets\.val\.dataroot_gt: images/val is empty"):
+        load(*folder, "datasets.val.dataroot_lq=images/val")

@@ -1,0 +1,53 @@
+"""recipes/train.py: from a folder of images to a file, as small as it gets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import skimage.data
+import yaml
+
+from srflow_plugin import load_network
+from srflow_plugin.images.files import write_image
+from srflow_plugin.images.tensors import to_tensor
+from srflow_plugin.training.setup import check_options
+from tests.helpers import ROOT
+
+RECIPES = ROOT / "recipes"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.yml")))
+def test_option_files_are_right(name: str) -> None:
+    assert yaml.safe_load((RECIPES / name).read_text())["train"]
+    check_options(RECIPES / name)
+
+
+@pytest.mark.slow
+def test_one_command_makes_a_file_from_a_folder(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipes"
+    shutil.copytree(RECIPES, recipe)
+    for path in recipe.glob("*.yml"):
+        opt = yaml.safe_load(path.read_text())
+        opt["train"].update(total_iter=2)
+        opt["train"]["scheduler"]["milestones"] = [1]
+        if "SRFlow" in path.name:
+            opt["train"].update(freeze_encoder_iters=1)
+        del opt["val"]
+        opt["network_g"].update(num_feat=8, num_grow_ch=4)
+        opt["datasets"]["train"].update(dataset_enlarge_ratio=1)
+        path.write_text(yaml.safe_dump(opt))
+    images = tmp_path / "photographs"
+    images.mkdir()
+    for number in range(25):
+        write_image(images / f"{number:02d}.png", skimage.data.chelsea()[number : number + 160, : 164 + number])
+    command = [sys.executable, str(recipe / "train.py"), "--photographs", str(images), "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    held = sorted(path.name for path in (tmp_path / "out/images/photographs/held").iterdir())
+    assert held == ["10.png"] and len(list((tmp_path / "out/images/photographs/train").iterdir())) == 24
+    lq = to_tensor(skimage.data.chelsea()[:8, :12])
+    assert load_network(tmp_path / "out" / "srflow_x4.safetensors").sample(lq, 0).shape == (1, 1, 3, 32, 48)

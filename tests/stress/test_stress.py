@@ -1,0 +1,17 @@
+"""What clusters and users do, in small; the scripts beside this file do more of it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.helpers import ROOT, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["fuzz --cases 70 --seed 7", "torture --kills 2"])
+def test_what_clusters_and_users_do(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    name, *arguments = script.split()
+    run(sys.executable, "-m", f"tests.stress.{name}", *arguments, timeout=900)

@@ -1,0 +1,176 @@
+"""Several processes: they agree, they share the work, and they are started as clusters do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lmdb
+import pytest
+import torch
+import yaml
+
+from srflow_plugin.training.distributed import any_rank, gather, gather_work, leave, mean_over_ranks, own_share
+from tests.helpers import ROOT, run, saved_networks, untrained_network
+
+
+def test_a_single_process_is_all_there_are() -> None:
+    value = torch.tensor([1.0, 2.0])
+    assert mean_over_ranks(value) is value
+    assert any_rank(True) and not any_rank(False)
+    assert gather("result") == ["result"] and gather_work(lambda: 5) == [5]
+    assert list(own_share(3)) == [0, 1, 2]
+    leave()  # nothing to leave
+
+    def work() -> int:
+        raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        gather_work(work)
+
+
+def torchrun(*command: str | Path, code: int = 0) -> str:
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    return run(*start, *command, code=code)
+
+
+RANKS = """
+import torch
+from srflow_plugin.training import distributed
+distributed.init_dist("pytorch")
+rank = torch.distributed.get_rank()
+assert distributed.mean_over_ranks(torch.tensor([rank, 2.0])).tolist() == [0.5, 2.0]
+assert distributed.any_rank(rank == 1) and not distributed.any_rank(False)
+assert distributed.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
+assert list(distributed.own_share(5)) == [[0, 2, 4], [1, 3]][rank]
+assert distributed.gather_work(lambda: rank) == [0, 1]
+def work():
+    if rank == 1:
+        raise ValueError("a fault of rank 1")
+try:
+    distributed.gather_work(work)
+except ValueError as error:
+    assert str(error) == "a fault of rank 1"
+else:
+    raise AssertionError("raised on its own rank only")
+distributed.leave()
+assert not torch.distributed.is_initialized()
+print("rank", rank, "is done")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_tell_each_other(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(RANKS)
+    output = torchrun(tmp_path / "ranks.py")
+    assert "rank 0 is done" in output and "rank 1 is done" in output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_two_processes_train() -> None:
+    output = torchrun("-m", "srflow_plugin", "train", "-opt", "tiny.yml")
+    assert "World size (gpu number): 2" in output
+    assert "psnr_tau0.8" in output
+    assert all(value.isfinite().all() for value in saved_networks("tiny")["params"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_two_processes_agree_and_take_the_steps_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = ["-m", "tests.stress.ranks_agree"]
+    run(sys.executable, *script, "10", "one.pt")
+    torchrun(*script, "10", "two.pt")
+    torchrun(*script, "10", "parts.pt", "2")
+    one, *others = (torch.load(f"{name}.pt", weights_only=True) for name in ("one", "two", "parts"))
+    for other in others:
+        for key, value in one["weights"].items():
+            assert (value.double() - other["weights"][key].double()).abs().max() < 1e-9, key
+        for step, other_step in zip(one["log"], other["log"], strict=True):
+            assert other_step == pytest.approx(step, abs=1e-9)
+
+
+TEST_SET = """
+name: NAME
+model_type: SRFlowModel
+scale: 4
+num_gpu: 0
+datasets:
+  test_1:
+    name: three
+    type: PairedImageDataset
+    dataroot_gt: data/train_HR.lmdb
+    dataroot_lq: data/train_LRx4.lmdb
+    io_backend: {type: lmdb}
+path: {pretrain_network_g: net.pth}
+val:
+  save_img: true
+  temperature: [0, 0.8]
+  num_samples: 2
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 4}
+"""
+
+
+TEST_SET = """
+name: NAME
+model_type: SRFlowModel
+scale: 4
+num_gpu: 0
+datasets:
+  test_1:
+    name: three
+    type: PairedImageDataset
+    dataroot_gt: data/train_HR.lmdb
+    dataroot_lq: data/train_LRx4.lmdb
+    io_backend: {type: lmdb}
+path: {pretrain_network_g: net.pth}
+val:
+  save_img: true
+  temperature: [0, 0.8]
+  num_samples: 2
+  metrics:
+    psnr: {type: calculate_psnr, crop_border: 4}
+"""
+
+
+@pytest.mark.slow
+def test_the_table_is_the_same_for_any_number_of_processes(workplace: Path) -> None:
+    untrained_network("net.pth")
+    network = yaml.safe_load(Path("tiny.yml").read_text())["network_g"]
+    tables, pictures = [], []
+    for name in ("one", "two"):
+        Path("test.yml").write_text(TEST_SET.replace("NAME", name) + yaml.safe_dump({"network_g": network}))
+        command = ["-m", "srflow_plugin", "test", "-opt", "test.yml"]
+        output = run(sys.executable, *command) if name == "one" else torchrun(*command)
+        tables.append([line.split("Best")[0] for line in output.splitlines() if "# psnr" in line])
+        folder = workplace / "results" / name / "visualization" / "three"
+        pictures.append({path.name.replace(name, ""): path.read_bytes() for path in folder.iterdir()})
+    assert len(tables[0]) == 2 and tables[0] == tables[1]
+    assert len(pictures[0]) == 3 * 4 and pictures[0] == pictures[1]
+
+    with lmdb.open("data/train_LRx4.lmdb") as database, database.begin(write=True) as transaction:
+        transaction.put(b"1", b"broken")  # the second process finds it, and all stop
+    output = torchrun(*command, code=1)
+    assert output.count("error: data/train_LRx4.lmdb: 1 is not a readable image") == 2
+
+
+@pytest.mark.slow
+def test_slurm_starts_the_processes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = workplace / "scontrol"  # stands in for Slurm's
+    scontrol.write_text("#!/bin/sh\n[ \"$*\" = 'show hostnames two[1-2]' ] && echo localhost && echo elsewhere\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workplace}:{os.environ['PATH']}")
+    monkeypatch.setenv("MASTER_PORT", str(29500 + os.getpid() % 1000))
+    command = [sys.executable, "-m", "srflow_plugin", "train", "-opt", "tiny.yml", "--launcher", "slurm"]
+    processes = []
+    for rank in range(2):
+        task = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_NODELIST": "two[1-2]"}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, env={**os.environ, **task}, stdout=pipe, stderr=pipe, text=True))
+    outputs = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "World size (gpu number): 2" in outputs[0] and "World size" not in outputs[1]

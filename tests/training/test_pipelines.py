@@ -1,0 +1,117 @@
+"""Trainings and tests from beginning to end: what is logged, validated, and noted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.training import pipelines
+from srflow_plugin.training.pipelines import Notes, Training, train_pipeline
+from srflow_plugin.training.setup import load_run
+from srflow_plugin.training.state import read_state
+from srflow_plugin.training.stop import StopRequest
+from tests.helpers import train, untrained_network
+
+WITHOUT_BOARD = "logger.use_tb_logger=false"
+
+
+def test_best_metrics_are_remembered_and_validation_is_not_repeated(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("train:total_iter=4", "val:save_img=false") == 0
+    assert capsys.readouterr().err.count("Validation held_out") == 2
+    state = read_state(Path("experiments/tiny/training_states/4.state"))
+    assert state["best_metric_results"]["held_out"]["psnr_tau0"]["iter"] == 2
+    assert train("train:total_iter=5", "val:save_img=false", "--auto_resume") == 0
+    output = capsys.readouterr().err
+    # of iteration 4, which the state was written before, and at the end
+    assert output.count("Validation held_out") == 2
+    assert "iter:       4" not in output and "iter:       5" in output
+
+
+def test_a_training_is_an_object_that_others_can_step(workplace: Path) -> None:
+    run = load_run("tiny.yml", is_train=True, force=[WITHOUT_BOARD, "train.total_iter=5"])
+    training = Training(run, StopRequest())
+    numbers = []
+    for data in training.batches():
+        training.step(data)
+        numbers.append((training.progress.iteration, training.progress.samples, training.epoch))
+    assert numbers == [(1, 2, 0), (2, 4, 0), (3, 6, 0), (4, 8, 0), (5, 10, 0)]  # an epoch is 3 images, ten times
+    assert not list(Path("experiments/tiny/models").iterdir())
+    training.finish()
+    assert {path.name for path in Path("experiments/tiny/models").iterdir()} == {"net_g_latest.pth"}
+    assert training.model.best_metric_results["held_out"]["psnr_tau0"]["iter"] == 5
+
+
+def test_the_log_tells_of_images_and_epochs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("val=none", "train:total_iter=40", "logger:print_freq=15", "logger:save_checkpoint_freq=100") == 0
+    output = capsys.readouterr().err
+    for line in (
+        "Number of train images: 3",
+        "Dataset enlarge ratio: 10",
+        "Batch size per gpu: 2",
+        "World size (gpu number): 1",
+        "Require iter number per epoch: 15",
+        "Total epochs: 3; iters: 40.",
+        "Start training from epoch: 0, iter: 0",
+        "[epoch:  1, iter:      15,",
+        "[epoch:  2, iter:      30,",
+        "Save the latest model.",
+    ):
+        assert line in output, line
+    assert "iter:      16" not in output
+
+
+def test_a_file_and_its_folders_are_kept(workplace: Path) -> None:
+    run = load_run("tiny.yml", is_train=True, force=["val.save_img=false"], root=workplace / "at")
+    assert train_pipeline(run) == 0
+    experiment = workplace / "at" / "experiments" / "tiny"
+    assert {path.name for path in experiment.iterdir()} >= {"tiny.yml", "models", "training_states", "visualization"}
+    assert list((workplace / "at" / "tb_logger" / "tiny").iterdir()) and not Path("experiments").exists()
+
+
+def test_a_test_goes_through_all_data_sets(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    untrained_network("net.pth")
+    test = ["train=none", "path.pretrain_network_g=net.pth", "val.temperature=0"]
+    run = load_run("tiny.yml", is_train=False, force=test)
+    assert pipelines.test_pipeline(run) == 0
+    output = capsys.readouterr().err
+    assert "Testing noise..." in output and "Testing held_out..." in output
+    pictures = Path("results/tiny/visualization")
+    assert {path.name for path in (pictures / "held_out").iterdir()} == {
+        "0_tiny.png",
+        "0_tiny_bicubic.png",
+        "0_tiny_grid.png",
+    }
+    assert len(list((pictures / "noise").iterdir())) == 3 * 3
+
+
+def test_a_working_folder_that_cannot_be_written_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("experiments").write_text("a file where a folder should be")
+    with pytest.raises(SystemExit) as stop:
+        train()
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "experiments" in last and "choose a working folder that can be written" in last
+
+
+def test_what_a_class_says_about_its_options_is_one_line(workplace: Path) -> None:
+    scheduler = "train.scheduler={type: CosineAnnealingRestartLR, periods: [1, 2], restart_weights: [1]}"
+    run = load_run("tiny.yml", is_train=True, force=[WITHOUT_BOARD, scheduler])
+    with pytest.raises(UserError, match=r"^the model cannot be built: periods and restart_weights"):
+        train_pipeline(run)
+
+
+def test_each_note_is_logged_once_and_all_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    notes = Notes(logging.getLogger("notes"))
+    notes.summarise()
+    for _ in range(3):
+        notes.add(["a is grey", "", "b is grey"])
+    notes.add([f"{number} is grey" for number in range(pipelines.NOTES_IN_LOG)])
+    notes.summarise()
+    messages = [record.message for record in caplog.records]
+    assert messages[:2] == ["a is grey", "b is grey"] and len(messages) == pipelines.NOTES_IN_LOG + 1
+    assert messages[-1] == "26 images were skipped or converted, 22 different."
