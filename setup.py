@@ -89,6 +89,7 @@ setup(
             "jsonschema>=4.20",
             "pytest>=8",
             "pytest-cov>=5",
+            "pytest-xdist>=3.5",
             "ruff>=0.14",
             "mypy>=1.18",
             "types-PyYAML",

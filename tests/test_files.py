@@ -59,6 +59,7 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
             check_new_file(path, overwrite)
 
 
+@pytest.mark.slow
 def test_a_file_too_large_for_its_disk_is_not_left_half(tmp_path: Path) -> None:
     # what the operating system does, and not a stand-in: no file of this process may grow beyond 20 kB
     done = run_python(

@@ -114,6 +114,7 @@ FILES = [
 ]
 
 
+@pytest.mark.slow
 def test_options_and_data_set_pages_travel_in_the_source_distribution(tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -158,6 +159,7 @@ def test_every_dependency_is_imported() -> None:
         assert IMPORT_NAMES.get(dependency, dependency) in imported, dependency
 
 
+@pytest.mark.slow
 def test_every_import_is_a_declared_dependency() -> None:
     for path in FILES:
         known = {*sys.stdlib_module_names, "srflow_plugin", *modules_of(*extras_of(path))}

@@ -13,6 +13,7 @@ from tests.helpers import TINY, run_python
 
 # Of the command itself half a second is asked; twice that is what a busy machine is given.
 SECONDS = 1.0
+TRIES = 3
 RUN = """
 import json, sys
 from srflow_plugin.cli.main import {name}_command as run
@@ -51,6 +52,13 @@ def ask(line: str, folder: Path) -> Answer:
     output, _, told = done.stdout.rstrip("\n").rpartition("\n")
     answer = json.loads(told)
     return Answer(answer["code"], output, done.stderr.splitlines(), set(answer["modules"]), seconds)
+
+
+def ask_again_if_slow(line: str, folder: Path) -> Answer:
+    answers = []
+    while len(answers) < TRIES and (not answers or answers[-1].seconds >= SECONDS):
+        answers.append(ask(line, folder))
+    return min(answers, key=lambda answer: answer.seconds)
 
 
 ANSWERS = {
@@ -92,7 +100,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("line", ANSWERS)
 def test_help_is_there_at_once(line: str, tmp_path: Path) -> None:
-    best = min((ask(line, tmp_path) for _ in range(3)), key=lambda answer: answer.seconds)
+    best = ask_again_if_slow(line, tmp_path)
     assert best.code == 0 and ANSWERS[line] in best.output and best.errors == []
     assert not {"torch", "numpy", "basicsr"} & best.modules
     assert best.seconds < SECONDS
@@ -101,7 +109,7 @@ def test_help_is_there_at_once(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", MISTAKES)
 def test_mistakes_are_told_at_once_in_one_line(line: str, tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"not looked at")
-    best = min((ask(line, tmp_path) for _ in range(3)), key=lambda answer: answer.seconds)
+    best = ask_again_if_slow(line, tmp_path)
     assert best.code == 2 and len(best.errors) == 1 and best.output == "", best.errors
     assert best.errors[0].startswith(f"{line.split()[0]}") and ": error: " in best.errors[0]
     assert MISTAKES[line] in best.errors[0]

@@ -68,8 +68,8 @@ def notes(opt: Section) -> list[str]:
 def check_section(where: str, section: Any, kind: type, is_train: bool) -> None:
     """Check a section's keys, types and ranges, and that it has what it must have."""
     require(where, section, required_keys(kind, is_train))
-    check_keys(where, section, kind)
     check_types(where, section, _hints(kind))
+    check_keys(where, section, kind)
     check_ranges(where, section, kind)
 
 

@@ -28,6 +28,7 @@ def test_encode_decode_gives_the_image_back(scale: int, h: int, w: int) -> None:
     assert (back - gt).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_logdet_of_the_whole_network_is_that_of_the_jacobian() -> None:
     network = small_network(4, num_steps=1).double()
     gt, lq = image_pair(4, 2, 4, batch=1, dtype=torch.float64)

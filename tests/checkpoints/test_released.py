@@ -49,6 +49,7 @@ class Plain:
 
 
 # The recording is float32 itself and errs by up to 2e-5, as float64 shows.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "dtype", "tolerance"),
     [(Plain, torch.float32, 1e-5), (lambda net: net, torch.float32, 3e-5), (lambda net: net, torch.float64, 3e-5)],
@@ -78,6 +79,7 @@ def test_released_networks_numbers(name: str, kind: Any, dtype: torch.dtype, tol
         torch.testing.assert_close(features, corner, **close)
 
 
+@pytest.mark.slow
 def test_hyperparameters_of_the_released_networks() -> None:
     # The sizes of spec/srflow.md, section 4, under the released names, as empty tensors.
     general, faces = (1, 8, 15, 22), (1, 3, 5, 7)

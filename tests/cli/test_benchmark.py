@@ -13,6 +13,7 @@ from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.leaderboard.draw import fingerprint
 
 
+@pytest.mark.slow
 def test_a_whole_benchmark(benchmark_command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert srflow_command(benchmark_command) == 0
     table = capsys.readouterr().out

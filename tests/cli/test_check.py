@@ -92,6 +92,7 @@ def test_a_file_without_train_is_a_test(workplace: Path, checked: Checked) -> No
     assert checked("test.yml") == (0, ["test.yml: ok"])
 
 
+@pytest.mark.slow
 def test_the_shipped_files_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: Checked) -> None:
     monkeypatch.chdir(tmp_path)
     code, lines = checked(*map(str, SHIPPED))

@@ -179,8 +179,8 @@ def test_a_bad_image_is_named(folders: Path, capsys: pytest.CaptureFixture[str],
 
 
 def test_bad_images_are_skipped_where_asked_for(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    break_image(folders, "truncated")
     break_image(folders, "alpha")
+    break_image(folders, "truncated")
     skip = [*FROM_FOLDERS, "datasets:train:skip_bad_images=true"]
     assert train(*skip, "train:total_iter=6") == 0
     output = capsys.readouterr().err

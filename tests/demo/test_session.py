@@ -36,6 +36,7 @@ def test_answers(session: Session) -> None:
     assert len(smooth.pictures) == 2 and smooth.spread is None
 
 
+@pytest.mark.slow
 def test_temperatures_side_by_side(session: Session) -> None:
     photograph = example("cat").crop((0, 0, 48, 40))
     compared = session.compare_temperatures(photograph, True, 7)

@@ -30,6 +30,7 @@ def test_fast_is_plain_in_both_directions(
         torch.testing.assert_close(network.decode(given, lq), plain_decode(network, given, lq), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_gradients_are_those_of_the_plain_path(name: str, dtype: torch.dtype, tolerance: float) -> None:

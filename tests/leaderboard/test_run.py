@@ -15,6 +15,7 @@ from srflow_plugin.leaderboard.run import check_names, choose_methods
 from srflow_plugin.sampling.draw import draw as draw_samples
 
 
+@pytest.mark.slow
 def test_it_goes_on_and_does_nothing_twice(
     benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

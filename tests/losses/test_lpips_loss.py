@@ -9,6 +9,7 @@ import torchvision
 from basicsr.losses import build_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_is_that_of_its_package(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The trunk's weights need a download; the formula can be compared on others.

@@ -39,6 +39,7 @@ def test_lpips_without_its_weights_says_what_to_do(monkeypatch: pytest.MonkeyPat
         calculate_lpips(photograph, photograph)
 
 
+@pytest.mark.slow
 def test_stlpips_needs_no_download_and_orders_as_eyes_do(photograph: np.ndarray) -> None:
     height, width = photograph.shape[:2]
     blurred = cv2.resize(cv2.resize(photograph, (width // 8, height // 8)), (width, height))

@@ -76,6 +76,7 @@ def test_what_a_metric_is_of_and_which_values_are_better() -> None:
     assert not is_lower_better({"type": "calculate_niqe", "better": "higher"})
 
 
+@pytest.mark.slow
 def test_an_option_file_names_them(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = [
         "lr_psnr={type: calculate_lr_psnr, scale: 4}",

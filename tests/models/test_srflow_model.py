@@ -48,6 +48,7 @@ def test_options_are_those_of_the_schema(tiny_options: Section) -> None:
     assert not hasattr(model, "net_g_ema") and model.val_network() is model.net_g
 
 
+@pytest.mark.slow
 def test_nll_falls(tiny_options: Section) -> None:
     model = build_model(tiny_options)
     train_model(model, 1, 1)
@@ -82,6 +83,7 @@ def test_frozen_encoder_does_not_move_by_one_bit_and_then_does(tiny_options: Sec
     assert not any(torch.equal(value, start[name]) for name, value in weights(model.net_g.encoder).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 3])
 def test_a_resumed_run_is_the_same_run_across_the_switch(tiny_options: Section, stop_after: int) -> None:
     tiny_options["network_g"]["noise"] = "none"
@@ -112,6 +114,7 @@ def test_a_resumed_run_is_the_same_run_across_the_switch(tiny_options: Section, 
     assert steps == {"flow": 5, "encoder": 2}
 
 
+@pytest.mark.slow
 def test_the_tau_0_image_has_the_losses_asked_for(tiny_options: Section, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(basicsr.archs.vgg_arch.vgg, "vgg11", lambda pretrained: torchvision.models.vgg11(weights=None))
     gradients = {}
@@ -165,6 +168,7 @@ def test_gradients_are_clipped(tiny_options: Section) -> None:
     assert norm <= 1.01e-3 < model.get_current_log()["grad_norm"]
 
 
+@pytest.mark.slow
 def test_ema_follows(tiny_options: Section) -> None:
     model = build_model(tiny_options)
     train_model(model, 1, 1)

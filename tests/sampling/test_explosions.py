@@ -47,6 +47,7 @@ def test_only_exploded_places_are_drawn_again() -> None:
     assert calm[3, 2, 0, 479] == 0.5  # 1e9 needs the last try, which is 0
 
 
+@pytest.mark.slow
 def test_decoding_places_again_is_as_good_as_decoding_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     network = load_network(SHIPPED[4])
     lq = image_pair(4, 10, 40, batch=1)[0]  # 40x160 pixels, of which the sample explodes in one place

@@ -11,6 +11,7 @@ from srflow_plugin.sampling import tiling
 from tests.helpers import image_pair, small_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_tiles_with_all_their_surroundings_are_the_whole_image(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The small network reaches less far than this overlap, so not one digit may differ, at any seam.

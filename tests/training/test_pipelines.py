@@ -46,6 +46,7 @@ def test_a_training_is_an_object_that_others_can_step(workplace: Path) -> None:
     assert training.model.best_metric_results["held_out"]["psnr_tau0"]["iter"] == 5
 
 
+@pytest.mark.slow
 def test_the_log_tells_of_images_and_epochs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("val=none", "train:total_iter=40", "logger:print_freq=15", "logger:save_checkpoint_freq=100") == 0
     output = capsys.readouterr().err

@@ -149,6 +149,7 @@ def test_a_model_of_basicsr_resumes_as_well(workplace: Path) -> None:
     assert_same_networks("whole", "part")
 
 
+@pytest.mark.slow
 def test_a_state_finds_its_networks_from_any_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(WITHOUT_VALIDATION, "name=whole", "train:total_iter=4") == 0
     assert train(WITHOUT_VALIDATION, "name=part", "train:total_iter=2") == 0
@@ -163,6 +164,7 @@ def test_a_state_finds_its_networks_from_any_folder(workplace: Path, monkeypatch
     assert_same_networks("whole", "part")
 
 
+@pytest.mark.slow
 def test_auto_resume_passes_over_what_is_not_whole(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(WITHOUT_VALIDATION, "train:total_iter=6") == 0
     truncate(STATES / "6.state")
