@@ -55,7 +55,7 @@ def ask(line: str, folder: Path) -> Answer:
 
 
 def ask_again_if_slow(line: str, folder: Path) -> Answer:
-    answers = []
+    answers: list[Answer] = []
     while len(answers) < TRIES and (not answers or answers[-1].seconds >= SECONDS):
         answers.append(ask(line, folder))
     return min(answers, key=lambda answer: answer.seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from pathlib import Path
 
 from srflow_plugin.cli import arguments
 from srflow_plugin.errors import needs
@@ -33,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from srflow_plugin.checkpoints.shipped import SHIPPED, find_checkpoint
 
-    chosen = {name: find_checkpoint(name) for name in args.checkpoint or []}
+    named = args.checkpoint or []
+    stems = Counter(Path(name).stem for name in named)
+    chosen = {Path(name).stem if stems[Path(name).stem] == 1 else name: find_checkpoint(name) for name in named}
     shipped = {name: SHIPPED[scale] for scale, name in NAMES.items()}
     with needs("demo", "srflow demo"):
         from srflow_plugin.applications.upscale import find_network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -106,6 +107,8 @@ def load_plugins(modules: list[str]) -> None:
 
     with needs("train", "this command"):
         import_module("srflow_plugin.training.setup")
+    if modules:
+        sys.path.append(str(Path.cwd()))  # where `python -m` finds them, too
     plugins = {plugin.value: plugin.name for plugin in entry_points(group=PLUGIN_GROUP)}
     for module, name in {**plugins, **{module: module for module in modules}}.items():
         try:
