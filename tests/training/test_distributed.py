@@ -115,28 +115,6 @@ val:
 """
 
 
-TEST_SET = """
-name: NAME
-model_type: SRFlowModel
-scale: 4
-num_gpu: 0
-datasets:
-  test_1:
-    name: three
-    type: PairedImageDataset
-    dataroot_gt: data/train_HR.lmdb
-    dataroot_lq: data/train_LRx4.lmdb
-    io_backend: {type: lmdb}
-path: {pretrain_network_g: net.pth}
-val:
-  save_img: true
-  temperature: [0, 0.8]
-  num_samples: 2
-  metrics:
-    psnr: {type: calculate_psnr, crop_border: 4}
-"""
-
-
 @pytest.mark.slow
 def test_the_table_is_the_same_for_any_number_of_processes(workplace: Path) -> None:
     untrained_network("net.pth")
