@@ -58,7 +58,7 @@ def notes(opt: Section) -> list[str]:
     """List the options of a checked file that change nothing."""
     found = []
     for phase, dataset in opt["datasets"].items():
-        kind = DATASETS.get(dataset["type"])
+        kind = DATASETS.get(str(dataset["type"]))
         for field in dataclasses.fields(kind) if kind else ():
             if field.metadata["without_effect"] and field.name in dataset:
                 found.append(f"datasets.{phase}.{field.name} changes nothing")
@@ -147,7 +147,7 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
         raise UserError(f"{where}: in training a data set is called train, val or val_<something>")
     if "io_backend" in dataset:
         check_section(f"{where}.io_backend", dataset["io_backend"], IoBackend, is_train)
-    kind = DATASETS.get(dataset["type"])
+    kind = DATASETS.get(str(dataset["type"]))  # which may be anything in a wrong file
     if kind is not None:
         check_section(where, dataset, kind, is_train and phase == "train")
 

@@ -26,6 +26,7 @@ MISTAKES = {
     "misspelt metric key": ("val:metrics:psnr:crop=4", "val.metrics.psnr.crop is no option of calculate_psnr"),
     "missing metric key": ("val:metrics:new:type=calculate_ssim", "val.metrics.new.crop_border is missing"),
     "misspelt data set type": ("datasets:train:type=PairedImage", "datasets.train.type: 'PairedImage' is not known"),
+    "a list for a data set type": ("datasets:train:type=[a]", "datasets.train.type: ['a'] is not known"),
     "misspelt data set key": ("datasets:train:gtsize=16", "datasets.train.gtsize is no option; did you mean gt_size?"),
     "misspelt optimiser": ("train:optim_g:type=Adamm", "train.optim_g.type: 'Adamm' is not known; did you mean Adam?"),
     "misspelt optimiser key": ("train:optim_g:beta=0.9", "train.optim_g.beta is no option of Adam; did you mean betas?"),
