@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -32,14 +32,20 @@ def required_by(names: Iterator[str] | list[str], seen: set[str]) -> set[str]:
     return seen
 
 
+def modules_of(name: str) -> set[str]:
+    """List the top-level modules of a distribution; none where it is not installed."""
+    try:
+        installed = distribution(name)
+    except PackageNotFoundError:
+        return set()
+    listed = (installed.read_text("top_level.txt") or "").split()
+    return {*listed, *(file.parts[0].partition(".")[0] for file in installed.files or ())}
+
+
 def core_modules() -> set[str]:
     """List the modules that come with the package: the standard library's, and those of what it requires."""
     distributions = required_by(["srflow_plugin"], set())
-    return {*sys.stdlib_module_names} | {
-        module
-        for module, owners in packages_distributions().items()
-        if any(owner.lower().replace("_", "-") in distributions for owner in owners)
-    }
+    return {"srflow_plugin", *sys.stdlib_module_names}.union(*map(modules_of, distributions))
 
 
 CORE_ONLY = f"""
