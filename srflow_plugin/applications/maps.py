@@ -39,8 +39,15 @@ def sample_std(
 def nll_map(net: SRFlowNet, gt: Tensor, lq: Tensor) -> Tensor:
     """Compute the NLL of each pixel, (B, H, W), in bits per dimension: high where the model expects something else.
 
-    The mean is the NLL of the image (where H or W is no multiple of 2^num_levels: of the image as the network extends
-    it).
+    The mean is the NLL of the image, ``net(gt, lq)``: of the density of a float image.
     """
-    height, width = gt.shape[2:]
-    return net.encoding(gt, lq).nll_map(gt.shape[1])[:, :height, :width]
+    return net.likelihood(gt, lq).nll_map()
+
+
+@torch.no_grad()
+def code_length_map(net: SRFlowNet, gt: Tensor, lq: Tensor, seed: int = 0) -> Tensor:
+    """Compute the bits per dimension of the 8 bit image that each pixel takes at most, (B, H, W).
+
+    The mean is ``net.code_length(gt, lq, seed)``.
+    """
+    return net.dequantised(gt, lq, seed).nll_map()

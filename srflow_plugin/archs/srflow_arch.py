@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, get_args, get_type_hints
 
@@ -23,6 +23,7 @@ from srflow_plugin.flow import (
     MultiScaleFlow,
     bounded_scale,
     fast,
+    full_precision,
     initialize_from_data,
     local,
     sigmoid_scale,
@@ -31,12 +32,13 @@ from srflow_plugin.flow.coupling import Scale
 from srflow_plugin.sampling.draw import Tile, draw
 
 EIGHT_BIT_LEVELS = 256
+EXTENSION_SEED = 0  # of the noise on what an image is extended by
 
 
 class NLLTerms(NamedTuple):
     """Negative log-likelihood and its summands, each (B,) in bits per dimension: nll = prior + logdet.
 
-    ``logdet`` includes the dequantisation term where there is one. ``image`` is the tau = 0 image where asked for.
+    ``logdet`` includes what noise="uniform" adds in training, log2 Q. ``image`` is the tau = 0 image where asked for.
     """
 
     nll: Tensor
@@ -66,15 +68,20 @@ class SRFlowNet(nn.Module):
             ``exp(bound tanh(raw / bound))``, bounded smoothly and alike in both directions.
         encoder_skip: what the encoder's trunk convolution is added to: the output of its "last_block" (released SRFlow)
             or of "conv_first" (ESRGAN and BasicSR's RRDBNet; right for an encoder pretrained as one of these).
-        noise: what is added to the HR image in training. "none"; "uniform": dequantisation, U[0, 1/Q), with its
-            -log Q nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``; "conditional" (NCSR,
-            Kim and Son, NTIRE 2021): Gaussian of a standard deviation drawn for each image from
+        noise: what is added to the HR image in training, of mean 0. "none"; "uniform": dequantisation, U[-1/2Q, 1/2Q),
+            with its -log Q nats per dimension in log p; "gaussian": standard deviation ``noise_sigma``; "conditional"
+            (NCSR, Kim and Son, NTIRE 2021): Gaussian of a standard deviation drawn for each image from
             U[0, ``noise_sigma``), which every step is told as one more channel of its context (0 when not training).
+            None is "none".
         noise_sigma: in grey levels (of 255). Paper, general SR: 4 / sqrt(3).
-        noise_levels: Q, the number of grey levels that noise="uniform" fills the gaps between.
-
-        precision: "float32", the parameters' own, or "bfloat16" for the encoder and the conditional networks, whose
-            parameters stay as they are. The flow's own variable, scales and log-determinants keep their precision.
+        noise_levels: Q of noise="uniform". With 256 the NLL in training bounds the bits that the 8 bit image takes;
+            with fewer the noise of neighbouring grey levels overlaps, and it bounds nothing.
+        one_sided_noise: Q of a network that was trained with U[0, 1/Q), as "uniform" was before version 0.3: what it
+            knows is half a level too bright, which ``decode`` takes back and ``encode`` adds. None: its noise is
+            centred, as all is now.
+        precision: "float32"; "tf32": the encoder's convolutions as torch.backends.cudnn.allow_tf32 says; "bfloat16":
+            the encoder and the conditional networks, whose parameters stay as they are. The flow's own variable, scales
+            and log-determinants keep full precision.
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
             them (as is always done in the flow): less memory, more time, the same numbers.
 
@@ -98,24 +105,27 @@ class SRFlowNet(nn.Module):
         scale_floor: float = PAPER_SCALE_FLOOR,
         log_scale_bound: float | None = None,
         encoder_skip: Literal["last_block", "conv_first"] = "last_block",
-        noise: Literal["none", "uniform", "gaussian", "conditional"] = "none",
+        noise: Literal["none", "uniform", "gaussian", "conditional"] | None = "none",
         noise_sigma: float = 4 / math.sqrt(3),
         noise_levels: int = 256,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        one_sided_noise: int | None = None,
+        precision: Literal["float32", "tf32", "bfloat16"] = "float32",
         recompute_encoder: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(scale, num_levels, num_block, feature_blocks, num_steps, coupling_layers, coupling_kernel_size)
         check_scales(scale_floor, log_scale_bound)
-        check_noise(noise_sigma, noise_levels)
+        noise = "none" if noise is None else noise  # which is what --force_yml network_g:noise=none gives
+        check_noise(noise_sigma, noise_levels, one_sided_noise)
         check_choices(encoder_skip=encoder_skip, noise=noise, precision=precision)
         self.scale = scale
         self.lq_multiple = max(1, 2**num_levels // scale)
         self.noise = noise
         self.noise_sigma = noise_sigma
         self.noise_levels = noise_levels
+        self.shift = 0.0 if one_sided_noise is None else 0.5 / one_sided_noise
         self.precision = precision
-        self.settings = make_settings(feature_blocks, scale_floor, log_scale_bound, encoder_skip)
+        self.settings = make_settings(feature_blocks, scale_floor, log_scale_bound, encoder_skip, one_sided_noise)
         trunk = num_in_ch, num_feat, num_grow_ch, num_block, feature_blocks
         self.encoder = RRDBEncoder(*trunk, scale, num_levels, encoder_skip, recompute_encoder)
         make_step = partial(
@@ -128,15 +138,24 @@ class SRFlowNet(nn.Module):
         )
         self.flow = MultiScaleFlow(num_in_ch, num_levels, num_steps, make_step)
 
-    def forward(self, gt: Tensor, lq: Tensor, terms: bool = False, with_image: bool = False) -> Tensor | NLLTerms:
+    def forward(
+        self,
+        gt: Tensor,
+        lq: Tensor,
+        terms: bool = False,
+        with_image: bool = False,
+        noise_seeds: Sequence[int] | None = None,
+    ) -> Tensor | NLLTerms:
         """Compute the NLL of ``gt`` (B, 3, scale*h, scale*w) given ``lq`` (B, 3, h, w): (B,) in bits per dimension.
 
-        In train mode the noise setting is applied first. With ``terms`` the summands come along, with ``with_image``
-        the tau = 0 image, too, (B, 3, scale*h, scale*w), after one pass of the encoder for both.
+        It is that of the density of a float image: negative values are normal. What coding an 8 bit image takes says
+        :meth:`code_length`. In train mode the noise setting is applied first. With ``terms`` the summands come along,
+        with ``with_image`` the tau = 0 image, too, (B, 3, scale*h, scale*w), after one pass of the encoder for both.
+        ``noise_seeds``, one for each image, make the noise repeatable.
         """
-        noisy, noise_level, dequantisation = self._with_noise(gt)
+        noisy, noise_level, dequantisation = self._with_noise(gt, noise_seeds)
         features = self.features(lq)
-        encoding = self.encoding(noisy, lq, features, noise_level)
+        encoding = self.likelihood(noisy, lq, features, noise_level)
         prior, logdet = encoding.terms()
         logdet = logdet + dequantisation
         if not (terms or with_image):
@@ -151,23 +170,54 @@ class SRFlowNet(nn.Module):
     def code_length(self, gt: Tensor, lq: Tensor, seed: int = 0, features: Sequence[Context] | None = None) -> Tensor:
         """Bound the bits per dimension that coding the 8 bit image ``gt`` given ``lq`` takes: (B,).
 
-        One draw of ``log2 256 - log2 p(gt + U[0, 1/256) | lq) / dimensions``, the bound of uniform dequantisation
-        (Theis et al., ICLR 2016), whatever noise the network is trained with. ``noise: uniform`` trains on it.
+        One draw of ``log2 256 - log2 p(gt + U[-1/512, 1/512) | lq) / dimensions``, the bound of uniform dequantisation
+        (Theis et al., ICLR 2016), whatever noise the network is trained with and whatever the size. ``noise: uniform``
+        trains on it. The bound asks that the noise of different images does not overlap; where it lies does not matter.
 
         Args:
             gt: (B, 3, scale*h, scale*w), multiples of 1/255.
             lq: (B, 3, h, w).
-            seed: of the draw.
+            seed: of the draw, the same for each image.
             features: :meth:`features` of ``lq``, if at hand.
         """
-        generator = torch.Generator(gt.device).manual_seed(seed)
-        noisy = gt + torch.rand(gt.shape, generator=generator, dtype=gt.dtype, device=gt.device) / EIGHT_BIT_LEVELS
-        return self.encoding(noisy, lq, features).nll() + math.log2(EIGHT_BIT_LEVELS)
+        return self.dequantised(gt, lq, seed, features).nll()
+
+    def dequantised(self, gt: Tensor, lq: Tensor, seed: int = 0, features: Sequence[Context] | None = None) -> Encoding:
+        """Encode the 8 bit image ``gt`` with noise on every value: what :meth:`code_length` is the ``nll`` of."""
+        extended = self._extended(gt, lq)
+        channels, height, width = extended.shape[1:]
+        noisy = extended + dequantisation_noise((channels, height, width), seed).to(gt)
+        noise_nats = gt.new_full((height, width), channels * math.log(EIGHT_BIT_LEVELS))
+        encoding = self._encoding(noisy, lq, features)
+        return encoding._replace(size=tuple(gt.shape[2:]), noise_nats=noise_nats)
+
+    def likelihood(
+        self,
+        gt: Tensor,
+        lq: Tensor,
+        features: Sequence[Context] | None = None,
+        noise_level: Tensor | None = None,
+    ) -> Encoding:
+        """Encode the float image ``gt`` as :meth:`encoding` does, for the likelihood of the image itself.
+
+        Where it must be extended, which patches in training never are, noise is added to what is new.
+        """
+        extended = self._extended(gt, lq)
+        if extended.shape == gt.shape:
+            return self._encoding(extended, lq, features, noise_level)
+        channels, height, width = extended.shape[1:]
+        is_new = torch.ones(height, width, dtype=torch.bool, device=gt.device)
+        is_new[: gt.shape[2], : gt.shape[3]] = False
+        noise = dequantisation_noise((channels, height, width), EXTENSION_SEED).to(gt)
+        noise_nats = is_new.to(gt.dtype) * (channels * math.log(EIGHT_BIT_LEVELS))
+        encoding = self._encoding(extended + is_new * noise, lq, features, noise_level)
+        return encoding._replace(size=tuple(gt.shape[2:]), noise_nats=noise_nats)
 
     def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
         """Encode ``gt`` given ``lq``: latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
 
-        No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det.
+        No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det, where the flow
+        takes the size of ``gt``; else see :meth:`likelihood`.
         """
         encoding = self.encoding(gt, lq)
         return encoding.latents, encoding.logdet()
@@ -181,7 +231,7 @@ class SRFlowNet(nn.Module):
     ) -> Encoding:
         """Encode ``gt`` given ``lq``, with all that its likelihood needs, position by position.
 
-        Images whose sizes the flow cannot take are extended; the likelihood is that of the extended image.
+        Images whose sizes the flow cannot take are extended, without noise: the likelihood is that of a larger image.
 
         Args:
             gt: (B, 3, scale*h, scale*w).
@@ -189,12 +239,13 @@ class SRFlowNet(nn.Module):
             features: :meth:`features` of ``lq``, if at hand.
             noise_level: (B,) in grey levels, for noise="conditional". Default: none.
         """
-        if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
-            raise ValueError(
-                f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
-            )
+        return self._encoding(self._extended(gt, lq), lq, features, noise_level)
+
+    def _encoding(
+        self, extended: Tensor, lq: Tensor, features: Sequence[Context] | None, noise_level: Tensor | None = None
+    ) -> Encoding:
         contexts = self._contexts(self.features(lq) if features is None else features, noise_level)
-        return fast.encode(self.flow, self._pad(gt, self.scale * self.lq_multiple), contexts)
+        return fast.encode(self.flow, extended + self.shift, contexts)
 
     def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
         """Decode latents given ``lq`` (B, 3, h, w): image (B, 3, scale*h, scale*w), not clamped; inverse of encode."""
@@ -202,7 +253,7 @@ class SRFlowNet(nn.Module):
 
     def decode_features(self, latents: Sequence[Tensor], features: Sequence[Context]) -> Tensor:
         """Decode latents given :meth:`features`: an image of the size of :meth:`padded_lq` times ``scale``."""
-        return fast.decode(self.flow, latents, self._contexts(features))
+        return fast.decode(self.flow, latents, self._contexts(features)) - self.shift
 
     def sample(
         self,
@@ -221,7 +272,8 @@ class SRFlowNet(nn.Module):
             lq: (B, 3, h, w), any size.
             temperature: standard deviation of the latents; 0 is deterministic.
             num_samples: images for each LR image.
-            seed: makes the draw repeatable on the same kind of device; the first n of m samples are those of n.
+            seed: makes the draw repeatable, with the same latents on every device and for each image of a batch; the
+                first n of m samples are those of n. Default: each image and each call has its own.
             tile: work in tiles of that many LR pixels a side, which bounds the memory; "auto": as large as the free
                 memory allows. All are cut from the latents of the whole image. Default: the whole image at once.
             progress: show a bar over the tiles.
@@ -261,12 +313,14 @@ class SRFlowNet(nn.Module):
         return all(bool(layer.initialized) for layer in self.modules() if isinstance(layer, ChannelAffine))
 
     @torch.no_grad()
-    def initialize(self, gt: Tensor, lq: Tensor, average: Average = local) -> None:
-        """Fit all ActNorms to one training batch; the step before the first update.
+    def initialize(
+        self, gt: Tensor, lq: Tensor, average: Average = local, noise_seeds: Sequence[int] | None = None
+    ) -> None:
+        """Fit the ActNorms that have seen no data to one training batch; the step before the first update.
 
         Where processes share the batch, ``average`` makes a mean over this one's part the mean over all.
         """
-        noisy, noise_level, _ = self._with_noise(gt)
+        noisy, noise_level, _ = self._with_noise(gt, noise_seeds)
         x, contexts = self.flow_inputs(noisy, lq, noise_level)
         initialize_from_data(lambda: self.flow(x, contexts), self.flow, average)
 
@@ -276,24 +330,29 @@ class SRFlowNet(nn.Module):
         All in the type of ``gt``: the plain layers know no other precision.
         """
         contexts = self._contexts(self.features(lq), noise_level)
-        return self._pad(gt, self.scale * self.lq_multiple), [context.expanded().to(gt.dtype) for context in contexts]
+        return self._extended(gt, lq) + self.shift, [context.expanded().to(gt.dtype) for context in contexts]
 
-    def _with_noise(self, gt: Tensor) -> tuple[Tensor, Tensor, float]:
+    def _with_noise(self, gt: Tensor, seeds: Sequence[int] | None = None) -> tuple[Tensor, Tensor, float]:
         """Add the noise of training: noisy ``gt``, its level (B,) in grey levels, bits per dimension that it adds."""
         noise_level = gt.new_zeros(len(gt))
         if not self.training or self.noise == "none":
             return gt, noise_level, 0.0
+        generators = None if seeds is None else [torch.Generator().manual_seed(seed) for seed in seeds]
         if self.noise == "uniform":
-            return gt + torch.rand_like(gt) / self.noise_levels, noise_level, math.log2(self.noise_levels)
-        drawn = torch.rand_like(noise_level) if self.noise == "conditional" else torch.ones_like(noise_level)
-        noise_level = self.noise_sigma * drawn
-        return gt + torch.randn_like(gt) * (noise_level / 255).view(-1, 1, 1, 1), noise_level, 0.0
+            noise = drawn(torch.rand, gt, generators) - 0.5
+            return gt + noise / self.noise_levels, noise_level, math.log2(self.noise_levels)
+        shares = drawn(torch.rand, noise_level, generators) if self.noise == "conditional" else 1 + noise_level
+        noise_level = self.noise_sigma * shares
+        return gt + drawn(torch.randn, gt, generators) * (noise_level / 255).view(-1, 1, 1, 1), noise_level, 0.0
 
     def features(self, lq: Tensor) -> list[Context]:
         """Encode ``lq`` (B, 3, h, w): the features that condition the flow, one for each level, finest first."""
         # Channels last is faster, on CPUs 1.5 times.
         padded = self.padded_lq(lq).contiguous(memory_format=torch.channels_last)
         if self.precision == "float32":
+            with full_precision():
+                return self.encoder.contexts(padded)
+        if self.precision == "tf32":
             return self.encoder.contexts(padded)
         with torch.autocast(lq.device.type, torch.bfloat16):
             return [context.to(torch.bfloat16) for context in self.encoder.contexts(padded)]
@@ -314,6 +373,14 @@ class SRFlowNet(nn.Module):
         """Extend an LR image (B, 3, h, w) by its last row and column to multiples of ``lq_multiple``."""
         return self._pad(lq, self.lq_multiple)
 
+    def _extended(self, gt: Tensor, lq: Tensor) -> Tensor:
+        """Extend an HR image as its LR image is by :meth:`padded_lq`."""
+        if gt.shape[2] != self.scale * lq.shape[2] or gt.shape[3] != self.scale * lq.shape[3]:
+            raise ValueError(
+                f"gt of {gt.shape[2]}x{gt.shape[3]} is not {self.scale} times lq of {lq.shape[2]}x{lq.shape[3]}"
+            )
+        return self._pad(gt, self.scale * self.lq_multiple)
+
     def _cropped(self, image: Tensor, lq: Tensor) -> Tensor:
         return image[:, :, : self.scale * lq.shape[2], : self.scale * lq.shape[3]]
 
@@ -323,8 +390,26 @@ class SRFlowNet(nn.Module):
         return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
+def dequantisation_noise(shape: tuple[int, int, int], seed: int) -> Tensor:
+    """Draw U[-1/512, 1/512), on the CPU: the same on every device."""
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 0.5) / EIGHT_BIT_LEVELS
+
+
+def drawn(
+    function: Callable[..., Tensor], like: Tensor, generators: Sequence[torch.Generator] | None
+) -> Tensor:
+    """Draw torch.rand or torch.randn of a shape and type; with ``generators``, on the CPU, each image from its own."""
+    if generators is None:
+        return function(like.shape, dtype=like.dtype, device=like.device)
+    return torch.stack([function(like.shape[1:], generator=generator) for generator in generators]).to(like)
+
+
 def make_settings(
-    feature_blocks: Sequence[int], scale_floor: float, log_scale_bound: float | None, encoder_skip: str
+    feature_blocks: Sequence[int],
+    scale_floor: float,
+    log_scale_bound: float | None,
+    encoder_skip: str,
+    one_sided_noise: int | None = None,
 ) -> Settings:
     """Keep what shapes cannot tell with the weights."""
     return Settings(
@@ -332,6 +417,7 @@ def make_settings(
         scale_floor=float(scale_floor),
         log_scale_bound=None if log_scale_bound is None else float(log_scale_bound),
         encoder_skip=encoder_skip,
+        one_sided_noise=None if one_sided_noise is None else float(one_sided_noise),
     )
 
 
@@ -382,8 +468,10 @@ def check_scales(scale_floor: float, log_scale_bound: float | None) -> None:
         )
 
 
-def check_noise(noise_sigma: float, noise_levels: int) -> None:
+def check_noise(noise_sigma: float, noise_levels: int, one_sided_noise: int | None) -> None:
     """Refuse noise that is none."""
+    if one_sided_noise is not None and one_sided_noise < 1:
+        raise ValueError(f"one_sided_noise must be 1 or more, not {one_sided_noise}")
     if noise_sigma < 0 or noise_levels < 1:
         raise ValueError(f"noise_sigma must be >= 0 and noise_levels >= 1, not {noise_sigma} and {noise_levels}")
 
@@ -392,6 +480,7 @@ def check_choices(**chosen: str) -> None:
     """Refuse words that are not among those that SRFlowNet's arguments of these names take."""
     hints = get_type_hints(SRFlowNet.__init__)
     for name, value in chosen.items():
-        *others, last = get_args(hints[name])
+        words = get_args(hints[name])
+        *others, last = get_args(words[0]) or words  # of a Literal | None those of the Literal
         if value not in (*others, last):
             raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")

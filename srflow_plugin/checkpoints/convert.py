@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from srflow_plugin.checkpoints.fit import Weights
+from srflow_plugin.checkpoints.fit import Weights, setting_buffers
 from srflow_plugin.checkpoints.load import SCALE_SUFFIX, UNUSED_PREFIX, read_checkpoint, weights_and_unused
 from srflow_plugin.checkpoints.released import to_released
 from srflow_plugin.files import check_new_file, complete_or_absent
@@ -24,15 +24,19 @@ def convert(
     storage: Storage = "float32",
     param_key: str = "params_ema",
     overwrite: bool = False,
+    one_sided_noise: int | None = None,
 ) -> None:
     """Write a checkpoint in another format: ours (``.pth``), ``.safetensors``, or with ``released`` the released one.
 
     What SRFlow does not use of a released file goes along, so that the way back gives the same bits. ``storage`` is as
-    in :func:`stored`, ``param_key`` as in :func:`load_network`. The target appears when complete, or not at all.
+    in :func:`stored`, ``param_key`` as in :func:`load_network`. ``one_sided_noise`` is written into the settings, which
+    checkpoints older than version 0.3 do not have. The target appears when complete, or not at all.
     """
     check_new_file(target, overwrite)
     state = read_checkpoint(source)
     weights, unused = weights_and_unused(state, param_key, str(source))
+    if one_sided_noise is not None:
+        weights |= setting_buffers(one_sided_noise=float(one_sided_noise))
     weights = stored(weights, storage)
     with complete_or_absent(target) as unfinished:
         if released:

@@ -21,6 +21,7 @@ OLDEST_SETTINGS: dict[str, Any] = {
     "scale_floor": PAPER_SCALE_FLOOR,
     "log_scale_bound": None,
     "encoder_skip": "last_block",
+    "one_sided_noise": None,
 }
 
 

@@ -6,6 +6,7 @@ released one (:mod:`released`).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from srflow_plugin.errors import UserError
 UNUSED_PREFIX = "unused."
 SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
 SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
+logger = logging.getLogger(__name__)
 
 
 def load_network(source: str | Path | Mapping[str, Any], param_key: str = "params_ema", **overrides: Any) -> SRFlowNet:
@@ -34,8 +36,9 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
         source: a file, the name of a network of the package ("srflow_x4", "srflow_x8_face"), or a state dict; of this
             project or released, with or without ``module.``.
         param_key: "params_ema" or "params"; the other where a file has only that.
-        overrides: keyword arguments of SRFlowNet. Released files do not tell ``feature_blocks``: without an override
-            they are evenly spaced up to the last RRDB (23 RRDBs: 1, 8, 15, 22; 8: 1, 3, 5, 7).
+        overrides: keyword arguments of SRFlowNet, in place of what the checkpoint says or, where it says nothing, of
+            what is assumed. An assumption is logged as a warning: released files do not tell ``feature_blocks`` (the
+            released configurations: x4 with 23 RRDBs 1, 8, 15, 22; x8 1, 3, 5, 7).
 
     Raises:
         UserError: a file that cannot be read, or holds something else, with what it is.
@@ -101,7 +104,14 @@ def weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> t
         unused = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
         weights = {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
         # A checkpoint older than a setting has none; the network then was as the released ones are.
-        weights = {**setting_buffers(**OLDEST_SETTINGS), **weights}
+        older = setting_buffers(**OLDEST_SETTINGS)
+        if "settings.one_sided_noise" not in weights:
+            logger.warning(
+                f"{name} is older than version 0.3 and does not say whether its noise was centred; that is assumed. If "
+                "it was trained with noise: uniform, its images are half a level too bright: `srflow convert IN OUT "
+                "--one-sided-noise 256` writes that down (with another number of noise_levels that)"
+            )
+        weights = {**older, **weights}
         return weights, unused or dict(state.get("unused", {}))
     if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
         raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")
@@ -133,8 +143,10 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
         isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
     ):
         raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
+    # Of other networks a parameter may be called scale, too.
+    scales = {key + SCALE_SUFFIX for key, value in flat.items() if value.dtype == torch.int8} & flat.keys()
     return {
-        key.removeprefix("module."): value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in flat else value
+        key.removeprefix("module."): value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in scales else value
         for key, value in flat.items()
-        if not key.endswith(SCALE_SUFFIX)
+        if key not in scales
     }

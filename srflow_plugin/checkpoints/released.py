@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from srflow_plugin.checkpoints.fit import OLDEST_SETTINGS, Weights, hyperparameters, setting_buffers
 from srflow_plugin.errors import UserError
+from srflow_plugin.flow import PAPER_SCALE_FLOOR
 from srflow_plugin.flow.multiscale import TRANSITION_STEPS
 
 # Weights of released files that SRFlow does not use: the RRDB network's image output, a convolution that nothing calls.
@@ -17,6 +19,9 @@ UNUSED = re.compile(r"RRDB\.(upconv\d+|HRconv|conv_last)\.(weight|bias)|flowUpsa
 # Further settings of every released network, which shapes tell.
 RELEASED_SHAPES: dict[str, Any] = {"coupling_layers": 1, "coupling_kernel_size": 1, "noise": "none"}
 RELEASED_F_CHANNELS = 96
+# By scale and number of RRDBs: those that condition the flow, as the released configurations say.
+RELEASED_BLOCKS = {(4, 23): (1, 8, 15, 22), (8, 23): (1, 3, 5, 7), (8, 8): (1, 3, 5, 7)}
+logger = logging.getLogger(__name__)
 
 # Names within a flow step. A conditional net is conv, ActNorm, ReLU, conv, ActNorm, ReLU, zero conv; the released one
 # keeps each ActNorm inside its convolution.
@@ -44,7 +49,10 @@ FLOW_STEP = {
 
 
 def from_released(state: Weights, name: str = "the checkpoint") -> tuple[Weights, Weights]:
-    """Released names -> weights under our names, and what SRFlow does not use under the released ones."""
+    """Released names -> weights under our names, and what SRFlow does not use under the released ones.
+
+    What the shapes do not tell is assumed, and logged as a warning.
+    """
     layers = {int(match[1]) for key in state if (match := re.match(r"flowUpsamplerNet\.layers\.(\d+)\.", key))}
     steps = {int(match[1]) for key in state if (match := re.match(r"flowUpsamplerNet\.layers\.(\d+)\.affine", key))}
     blocks = {match[1] for key in state if (match := re.match(r"RRDB\.RRDB_trunk\.(\d+)\.", key))}
@@ -64,14 +72,24 @@ def from_released(state: Weights, name: str = "the checkpoint") -> tuple[Weights
     for key in list(weights):  # every per-channel affine layer has been fitted
         if key.endswith(".logs") and key.removesuffix("logs") + "weight" not in weights:
             weights[key.removesuffix("logs") + "initialized"] = torch.tensor(True)
-    weights |= setting_buffers(feature_blocks=_released_feature_blocks(num_block, weights), **OLDEST_SETTINGS)
+    scale = 2 ** len(upsamplings)
+    blocks_read = _released_feature_blocks(scale, num_block, weights)
+    source = "the released configuration" if RELEASED_BLOCKS.get((scale, num_block)) == blocks_read else "a guess"
+    logger.warning(
+        f"{name} does not say which RRDBs condition its flow: feature_blocks {' '.join(map(str, blocks_read))}, {source} "
+        f"for x{scale} with {num_block} RRDBs; scale_floor {PAPER_SCALE_FLOOR:g}, encoder_skip last_block, as released"
+    )
+    weights |= setting_buffers(feature_blocks=blocks_read, **OLDEST_SETTINGS)
     return weights, {key: value for key, value in state.items() if key not in names}
 
 
-def _released_feature_blocks(num_block: int, weights: Weights) -> tuple[int, ...]:
-    """Choose blocks as the released code does: evenly spaced up to the last RRDB, as many as the injector takes."""
+def _released_feature_blocks(scale: int, num_block: int, weights: Weights) -> tuple[int, ...]:
+    """Choose the RRDBs of a released configuration; for other sizes as many as the injector takes, evenly spaced."""
     injector = f"flow.levels.0.bijections.{1 + TRANSITION_STEPS}.bijections.2.net.0.weight"
     count = weights[injector].shape[1] // weights["encoder.conv_first.weight"].shape[0] - 1
+    known = RELEASED_BLOCKS.get((scale, num_block), ())
+    if len(known) == count:
+        return known
     step = (num_block - 1) // max(1, count - 1)
     return tuple(num_block - 1 - step * back for back in reversed(range(count)))
 
@@ -86,6 +104,12 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     for name, value in {**OLDEST_SETTINGS, **RELEASED_SHAPES}.items():
         if arguments[name] != value:
             raise UserError(f"the released networks have {name} {value}, not {arguments[name]}: no way to say so there")
+    blocks = _released_feature_blocks(arguments["scale"], arguments["num_block"], weights)
+    if arguments["feature_blocks"] != blocks:
+        raise UserError(
+            f"released networks of this size have feature_blocks {blocks}, not {arguments['feature_blocks']}: no way to "
+            "say so there"
+        )
     num_upsamplings = arguments["scale"].bit_length() - 1
     names = released_names(arguments["num_block"], num_upsamplings, arguments["num_levels"], arguments["num_steps"])
     released = {released: weights[ours] for released, ours in names}

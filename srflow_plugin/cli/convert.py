@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="half: float16, half the size; compact: the encoder in eight bits, a third (default: float32)",
     )
+    parser.add_argument(
+        "--one-sided-noise",
+        type=arguments.in_range(int, low=1),
+        metavar="Q",
+        help="write down that the network was trained with noise: uniform before version 0.3, with Q noise_levels: 256, "
+        "unless the option file said otherwise",
+    )
     arguments.add_overwrite(parser)
 
 
@@ -39,5 +46,6 @@ def run(args: argparse.Namespace) -> None:
 
     from srflow_plugin.checkpoints.convert import convert
 
-    convert(args.source, args.target, args.to_released, args.storage, args.param_key, args.overwrite)
+    how = (args.to_released, args.storage, args.param_key, args.overwrite, args.one_sided_noise)
+    convert(args.source, args.target, *how)
     sys.stdout.write(f"{args.target} is written.\n")

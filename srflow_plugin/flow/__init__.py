@@ -2,7 +2,8 @@
 
 Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, invertible 1x1 convolution, squeeze),
 :mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents). They define the flow;
-:mod:`fast` computes the same numbers sooner; :mod:`density` makes a likelihood of them.
+:mod:`fast` computes the same numbers sooner; :mod:`density` makes a likelihood of them; :mod:`precision` keeps GPUs from
+rounding on the way.
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain
@@ -27,6 +28,7 @@ from srflow_plugin.flow.layers import (
     local,
 )
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow
+from srflow_plugin.flow.precision import full_precision
 
 __all__ = [
     "PAPER_SCALE_FLOOR",
@@ -47,6 +49,7 @@ __all__ = [
     "Squeeze",
     "bits_per_dimension",
     "bounded_scale",
+    "full_precision",
     "initialize_from_data",
     "latents_log_prob",
     "local",

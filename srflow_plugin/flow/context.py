@@ -50,11 +50,6 @@ class Context(NamedTuple):
         return add_conv_of_enlarged(output, self.coarse, coarse)
 
 
-# By kind of row of an enlargement (first of a block, one between, last): how a 3x3 convolution's rows of taps add up on
-# two rows of the image. The upper of these is the one before the block's own for the first kind, else its own.
-TAP_SUMS = [[[1, 0, 0], [0, 1, 1]], [[1, 1, 1], [0, 0, 0]], [[1, 1, 0], [0, 0, 1]]]
-
-
 def add_conv_of_enlarged(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Add the 3x3 convolution of an image's nearest-neighbour enlargement to ``output``, in place.
 
@@ -63,10 +58,22 @@ def add_conv_of_enlarged(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     row of a block, and those between, which are all alike, have one each; columns likewise.
     """
     factor = output.shape[2] // x.shape[2]
-    present = [0, 2] if factor == 2 else [0, 1, 2]
-    taps = torch.tensor([TAP_SUMS[kind] for kind in present], dtype=weight.dtype, device=weight.device)
-    kernels = torch.einsum("ocij,kri,lsj->klocrs", weight, taps, taps)
+    by_column = _tap_sums(weight, 3, factor)  # (kind, O, C, 3, 2)
+    kernels = _tap_sums(by_column, 3, factor)  # (kind, kind, O, C, 2, 2)
     return cast(Tensor, _AddByKind.apply(output, F.conv2d(x, kernels.flatten(0, 2), padding=1)))
+
+
+def _tap_sums(weight: Tensor, axis: int, factor: int) -> Tensor:
+    """Add up three taps along an axis on two rows of the image, for each kind of row of an enlargement.
+
+    The kinds are the first row of a block, one between (not where ``factor`` is 2), the last. The upper of the two rows
+    is the one before the block's own for the first kind, else its own.
+    """
+    one, two, three = weight.unbind(axis)
+    kinds = [(one, two + three), (one + two + three, torch.zeros_like(one)), (one + two, three)]
+    if factor == 2:
+        del kinds[1]
+    return torch.stack([torch.stack(kind, axis) for kind in kinds])
 
 
 class _AddByKind(torch.autograd.Function):

@@ -30,6 +30,7 @@ from srflow_plugin.flow.coupling import ConditionalNet, Scale
 from srflow_plugin.flow.density import Encoding
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
+from srflow_plugin.flow.precision import full_precision
 from srflow_plugin.flow.windows import Window, cut, windows
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ def window_bytes(device: torch.device) -> int:
     return 2**23 if device.type == "cpu" else 2**29
 
 
+@full_precision()
 def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> Encoding:
     """Compute ``flow.forward``: image (B, C, H, W) and contexts, finest first -> its :class:`Encoding`."""
     latents: list[Tensor] = []
@@ -63,6 +65,7 @@ def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> Enco
     return Encoding([*latents, x], local, shared)
 
 
+@full_precision()
 def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[Context]) -> Tensor:
     """Compute ``flow.inverse`` without its log-det: latents (n * B, C, h, w), finest first -> images (n * B, C, H, W).
 
@@ -147,6 +150,7 @@ def recomputed(function: Callable[..., T], *arguments: object) -> T:
     return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
+@full_precision()
 def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
     """Apply injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
     of_injector, of_coupling = condition.chunk(2, dim=1)
@@ -239,7 +243,8 @@ def fold_net(net: ConditionalNet, dtype: torch.dtype) -> tuple[Convolution, NetW
 def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
     """Fold ActNorm and invertible 1x1 convolution of a step into one convolution."""
     weight = step.invconv.weight * step.actnorm.logs.exp().view(1, -1)
-    return weight[:, :, None, None], weight @ step.actnorm.bias.flatten()
+    # The sum by hand: a product of matrices may be in TF32.
+    return weight[:, :, None, None], (weight * step.actnorm.bias.view(1, -1)).sum(1)
 
 
 def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:

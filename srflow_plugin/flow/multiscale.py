@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from srflow_plugin.flow.bijection import Bijection, Chain
 from srflow_plugin.flow.coupling import AffineCoupling, AffineInjector, Scale, Split, sigmoid_scale
 from srflow_plugin.flow.layers import ActNorm, InvertibleConv1x1, Squeeze
+from srflow_plugin.flow.precision import full_precision
 
 TRANSITION_STEPS = 2
 
@@ -98,6 +99,7 @@ class MultiScaleFlow(nn.Module):
         self.levels: Sequence[Chain] = nn.ModuleList(levels)  # type: ignore[assignment]
         self.splits: Sequence[Split] = nn.ModuleList(splits)  # type: ignore[assignment]
 
+    @full_precision()
     def forward(self, x: Tensor, contexts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Encode: image (B, C, H, W) and one context a level, finest first -> latents, finest first, log-det (B,)."""
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -111,6 +113,7 @@ class MultiScaleFlow(nn.Module):
                 latents.append(latent)
         return [*latents, x], total
 
+    @full_precision()
     def inverse(self, latents: Sequence[Tensor], contexts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Decode: latents, finest first -> image (B, C, H, W), log-det (B,) of this direction."""
         *split_latents, y = latents

@@ -84,13 +84,18 @@ def draw(
 def draw_latents(
     shapes: Sequence[tuple[int, int, int]], lq: Tensor, temperature: float, num_samples: int, seed: int | None
 ) -> list[Tensor]:
-    """Draw latents for each image of ``lq`` in turn: (num_samples * B, C, H, W) each, finest first."""
-    generator = None if seed is None else torch.Generator(lq.device).manual_seed(seed)
-    draws = [
-        [torch.randn(len(lq), *shape, generator=generator, dtype=lq.dtype, device=lq.device) for shape in shapes]
-        for _ in range(num_samples)
-    ]
-    return [temperature * torch.cat(level) for level in zip(*draws, strict=True)]
+    """Draw latents for each image of ``lq``: (num_samples * B, C, H, W) each, finest first.
+
+    With a seed they are drawn on the CPU, in float32, sample after sample, the same for each image: the same seed is
+    the same picture on every device, in every precision, alone or in a batch.
+    """
+    if seed is None:
+        sizes = [(num_samples * len(lq), *shape) for shape in shapes]
+        return [temperature * torch.randn(size, dtype=lq.dtype, device=lq.device) for size in sizes]
+    generator = torch.Generator().manual_seed(seed)
+    samples = [[torch.randn(1, *shape, generator=generator) for shape in shapes] for _ in range(num_samples)]
+    levels = [torch.cat(level).repeat_interleave(len(lq), dim=0) for level in zip(*samples, strict=True)]
+    return [temperature * level.to(lq) for level in levels]
 
 
 def _check(temperature: float, num_samples: int, tile: Tile, resample: float | None) -> None:

@@ -99,7 +99,7 @@ def test_code_length_is_the_dequantised_density_whatever_the_noise_in_training()
     gt = (255 * gt).round() / 255
     for noise_in_training in ("none", "uniform", "conditional"):
         network = small_network(noise=noise_in_training)
-        noise = torch.rand(gt.shape, generator=torch.Generator().manual_seed(3)) / 256
+        noise = (torch.rand(gt.shape[1:], generator=torch.Generator().manual_seed(3)) - 0.5) / 256
         expected = network(gt + noise, lq) + 8
         torch.testing.assert_close(network.code_length(gt, lq, seed=3), expected)
         torch.testing.assert_close(network.code_length(gt, lq, 3, network.features(lq)), expected)
@@ -116,7 +116,7 @@ def test_noise_settings() -> None:
         torch.manual_seed(0)
         noisy = uniform(gt, lq)
         torch.manual_seed(0)
-        torch.testing.assert_close(noisy, quiet(gt + torch.rand_like(gt) / levels, lq) + bits)
+        torch.testing.assert_close(noisy, quiet(gt + (torch.rand_like(gt) - 0.5) / levels, lq) + bits)
         torch.testing.assert_close(uniform.eval()(gt, lq), quiet(gt, lq))
 
     gaussian = small_network(noise="gaussian", noise_sigma=5).train()

@@ -35,7 +35,7 @@ def test_fast_is_plain_in_both_directions(
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 def test_gradients_are_those_of_the_plain_path(name: str, dtype: torch.dtype, tolerance: float) -> None:
     network = small_network(**NETWORKS[name]).to(dtype)
-    gt, lq = image_pair(network.scale, 3, 6, dtype=dtype)
+    gt, lq = image_pair(network.scale, 4, 8, dtype=dtype)
     terms = network(gt, lq, with_image=True)
     latents, logdet = plain_encode(network, gt, lq)
     log_prob = logdet + latents_log_prob(latents)

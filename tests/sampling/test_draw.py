@@ -11,7 +11,7 @@ import torch
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.draw import draw, draw_latents
 from srflow_plugin.sampling.explosions import count_exploded, exploded
 from tests.helpers import image_pair, plain_decode, small_network
 
@@ -57,11 +57,25 @@ def test_samples_drawn_together_are_those_drawn_alone() -> None:
     together = network.sample(lq, 0.8, num_samples=5, seed=0)
     generator = torch.Generator().manual_seed(0)
     for sample in together:
-        latents = [
-            0.8 * torch.randn(2, *shape, generator=generator, dtype=torch.float64)
-            for shape in network.latent_shapes(5, 4)
-        ]
+        latents = [torch.randn(1, *shape, generator=generator) for shape in network.latent_shapes(5, 4)]
+        latents = [0.8 * latent.double().expand(2, -1, -1, -1) for latent in latents]
         torch.testing.assert_close(sample, plain_decode(network, latents, lq), rtol=1e-9, atol=1e-9)
+
+
+def test_a_seed_is_a_picture_in_any_batch_number_precision_and_on_any_device() -> None:
+    network = small_network(scale_floor=0.3)
+    _, lq = image_pair(4, 5, 4, batch=3)
+    together = network.sample(lq, 0.8, num_samples=4, seed=7)
+    for number in range(3):
+        alone = network.sample(lq[number : number + 1], 0.8, num_samples=2, seed=7)
+        torch.testing.assert_close(together[:2, number], alone[:, 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        network.double().sample(lq.double(), 0.8, num_samples=4, seed=7).float(), together, rtol=1e-3, atol=1e-4
+    )
+    drawn = draw_latents([(6, 10, 8)], torch.empty(1, 3, 5, 4, device="meta"), 0.5, 3, seed=7)
+    assert drawn[0].device.type == "meta"  # drawn on the CPU, then moved
+    without = network.sample(lq[:1].double().repeat(2, 1, 1, 1), 0.8, num_samples=2)
+    assert len({float(image.sum()) for image in without.flatten(0, 1)}) == 4
 
 
 def test_samples_share_the_encoders_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,22 +118,22 @@ RARE = 0.22  # temperature at which an echo explodes in places, if in any
 
 
 def test_the_whole_is_decoded_once_and_counted_once_and_places_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    lq = torch.zeros(2, 3, 10, 240)
-    wild = draw(Echo(), lq, RARE, 2, seed=0)
+    lq = torch.zeros(1, 3, 10, 240)
+    wild = draw(Echo(), lq, RARE, 4, seed=0)
     broken = exploded(wild.images).flatten(2).any(2).sum()
     assert 0 < wild.exploded < 4 and wild.exploded == broken
 
     count = Mock(wraps=count_exploded)
     monkeypatch.setattr("srflow_plugin.sampling.draw.count_exploded", count)
     network = Echo()
-    calm = draw(network, lq, RARE, 2, seed=0, resample=0.5)
+    calm = draw(network, lq, RARE, 4, seed=0, resample=0.5)
     assert [len(call.args[0]) for call in count.call_args_list] == [4]
     assert network.asked[0] == (10, 240) and len(network.asked) > 1
     assert all(width < 240 for _, width in network.asked[1:])
     assert calm.exploded == wild.exploded and not exploded(calm.images).any()
 
     network = Echo()
-    calm = draw(network, lq, RARE, 2, seed=0, resample=0.5, features=[Context(lq)])
+    calm = draw(network, lq, RARE, 4, seed=0, resample=0.5, features=[Context(lq)])
     assert network.asked[0] == (10, 240) and all(width < 240 for _, width in network.asked[1:])
     assert calm.exploded == wild.exploded
 

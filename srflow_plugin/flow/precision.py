@@ -1,0 +1,64 @@
+"""Convolutions in full float32, whatever PyTorch is told for the rest of the program.
+
+On NVIDIA's GPUs PyTorch computes float32 convolutions in TF32 unless told otherwise: products of 10 bits. Most networks
+do not notice. A flow does: what one direction has rounded, the other does not undo.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_lock = threading.Lock()
+_inside = 0  # scopes that are open, in all threads
+_restore: list[Callable[[], None]] = []
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute float32 convolutions in float32 in this scope; it may be nested and be open in several threads.
+
+    A graph that is being compiled or exported keeps the setting of the program that runs it.
+    """
+    global _inside
+    if torch.compiler.is_compiling():
+        yield
+        return
+    with _lock:
+        if not _inside:
+            _restore.extend((_exact_cudnn(), _exact_mkldnn()))
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            while not _inside and _restore:
+                _restore.pop()()
+
+
+def _exact_cudnn() -> Callable[[], None]:
+    """Turn TF32 off for convolutions on GPUs; return what turns it back."""
+    cudnn = torch.backends.cudnn
+    try:
+        was = cudnn.allow_tf32
+    except RuntimeError:  # the program uses PyTorch's newer setting, which cannot be mixed with this one
+        return _exact_operator(cudnn.conv)
+    cudnn.allow_tf32 = False
+    return lambda: setattr(cudnn, "allow_tf32", was)
+
+
+def _exact_mkldnn() -> Callable[[], None]:
+    """Turn bfloat16 off for float32 convolutions on CPUs; older versions of PyTorch have no such thing."""
+    conv = getattr(torch.backends.mkldnn, "conv", None)
+    return _exact_operator(conv) if hasattr(conv, "fp32_precision") else lambda: None
+
+
+def _exact_operator(operator: Any) -> Callable[[], None]:
+    was = operator.fp32_precision
+    operator.fp32_precision = "ieee"
+    return lambda: setattr(operator, "fp32_precision", was)
