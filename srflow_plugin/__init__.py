@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from srflow_plugin.images.resize import bicubic_downscale
     from srflow_plugin.losses.lpips_loss import LPIPSLoss
     from srflow_plugin.losses.nll_loss import NLLLoss
+    from srflow_plugin.metrics.calibration import calculate_coverage, calculate_crps, calculate_energy_score
+    from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
     from srflow_plugin.metrics.diversity import calculate_diversity, calculate_pixel_std
     from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips
     from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr
-    from srflow_plugin.metrics.nll import calculate_nll
     from srflow_plugin.models.srflow_model import SRFlowModel
 
 __all__ = [
@@ -40,7 +41,11 @@ __all__ = [
     "SRFlowNet",
     "__version__",
     "bicubic_downscale",
+    "calculate_code_length",
+    "calculate_coverage",
+    "calculate_crps",
     "calculate_diversity",
+    "calculate_energy_score",
     "calculate_lpips",
     "calculate_lr_psnr",
     "calculate_nll",
@@ -58,12 +63,16 @@ _HOMES = {
     "bicubic_downscale": "images.resize",
     "LPIPSLoss": "losses.lpips_loss",
     "NLLLoss": "losses.nll_loss",
+    "calculate_coverage": "metrics.calibration",
+    "calculate_crps": "metrics.calibration",
+    "calculate_energy_score": "metrics.calibration",
+    "calculate_code_length": "metrics.code_length",
+    "calculate_nll": "metrics.code_length",
     "calculate_diversity": "metrics.diversity",
     "calculate_pixel_std": "metrics.diversity",
     "calculate_lpips": "metrics.lpips_metric",
     "calculate_stlpips": "metrics.lpips_metric",
     "calculate_lr_psnr": "metrics.lr_psnr",
-    "calculate_nll": "metrics.nll",
     "SRFlowModel": "models.srflow_model",
 }
 

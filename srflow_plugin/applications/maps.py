@@ -10,6 +10,7 @@ from torch import Tensor
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
+from srflow_plugin.images.pictures import std_bias
 from srflow_plugin.sampling.draw import Tile, draw
 
 
@@ -26,13 +27,13 @@ def sample_std(
 ) -> Tensor:
     """Compute the standard deviation over samples at each pixel, in grey levels of 255: (B, scale*h, scale*w).
 
-    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels. For the rest see
-    ``SRFlowNet.sample``.
+    Of the samples clamped to [0, 1], as they are seen; the mean over the three channels. Unbiased in the number of
+    samples, as :func:`srflow_plugin.images.pictures.spread` is. For the rest see ``SRFlowNet.sample``.
     """
     if num_samples < 2:
         raise UserError(f"num_samples must be 2 or more to have a standard deviation, not {num_samples}")
     samples = draw(net, lq, temperature, num_samples, seed, tile=tile, progress=progress, resample=resample).images
-    return 255 * samples.clamp(0, 1).std(0, correction=0).mean(1)
+    return 255 * samples.clamp(0, 1).std(0).mean(1) / std_bias(num_samples)
 
 
 @torch.no_grad()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ class BadImageError(UserError):
 class CheckedImages(Dataset[Sample]):
     """A BasicSR data set that names the file where an image cannot be used; else the same samples.
 
-    Every sample has a "note" beside: what is worth knowing about its files, or "".
+    Every sample has a "note" beside: what is worth knowing about its files, a line for each, or "".
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -61,7 +59,7 @@ class CheckedImages(Dataset[Sample]):
             raise BadImageError(str(error)) from None
         except Exception as error:
             raise BadImageError(self._diagnosis(index, error)) from error
-        return {**sample, "note": "; ".join(self.files.notes)}
+        return {**sample, "note": "\n".join(self.files.notes)}
 
     def _check_sizes(self, sample: Sample) -> None:
         if "gt" in sample and "lq" in sample and self.opt.get("scale"):
@@ -112,10 +110,9 @@ class CheckedFiles:
     def get(self, path: str, client_key: str = "default") -> bytes:
         name = str(path)
         if "db_paths" in self.backend:
-            folders, keys = ([value] if isinstance(value, str) else value for value in self._lmdbs())
-            name = f"{dict(zip(keys, folders, strict=True))[client_key]}: {path}"
+            name = f"{self._folders()[client_key]}: {path}"
         try:
-            data: bytes | None = _client(os.getpid(), json.dumps(self.backend)).get(path, client_key)
+            data = self._read(path, client_key)
         except (OSError, lmdb.Error) as error:
             raise UserError(f"{name} cannot be read: {error}") from None
         if data is None:
@@ -126,20 +123,36 @@ class CheckedFiles:
         self.read[name] = data
         return data
 
-    def _lmdbs(self) -> tuple[Any, Any]:
-        return self.backend["db_paths"], self.backend.get("client_keys", "default")
+    def _read(self, path: str, client_key: str) -> bytes | None:
+        if "db_paths" not in self.backend:
+            return bytes(FileClient(self.backend["type"]).get(path))
+        folder = os.path.realpath(self._folders()[client_key])
+        with _environment(os.getpid(), folder, self.backend.get("readahead", False)).begin() as transaction:
+            data: bytes | None = transaction.get(str(path).encode("ascii"))
+        return data
+
+    def _folders(self) -> dict[str, str]:
+        """Look up the LMDBs by their keys, which BasicSR's data sets give as a list or alone."""
+        folders, keys = self.backend["db_paths"], self.backend.get("client_keys", "default")
+        if isinstance(folders, str):
+            return {keys: folders}
+        return dict(zip(keys, folders, strict=True))
+
+
+_environments: dict[tuple[int, str], lmdb.Environment] = {}
 
 
 def close_files() -> None:
     """Close what this process has open; who needs it opens it again."""
-    _client.cache_clear()
+    _environments.clear()
 
 
-@cache
-def _client(process: int, backend: str) -> FileClient:
-    """Open one for each process, since LMDB environments are neither opened twice in one nor shared by two."""
-    arguments: dict[str, Any] = json.loads(backend)
-    return FileClient(arguments.pop("type"), **arguments)
+def _environment(process: int, folder: str, readahead: bool) -> lmdb.Environment:
+    """Open an LMDB once for each process, whatever reads it: it can neither be opened twice in one nor shared by two."""
+    if (process, folder) not in _environments:
+        options = {"readonly": True, "lock": False, "readahead": readahead}  # as BasicSR's client
+        _environments[process, folder] = lmdb.open(folder, **options)
+    return _environments[process, folder]
 
 
 # -- encoded images ----------------------------------------------------------------------------------------------------

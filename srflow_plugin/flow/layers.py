@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from srflow_plugin.flow.bijection import Bijection
 
 Average = Callable[[Tensor], Tensor]
+FLAT = 1e-3  # standard deviation below which a channel tells nothing of its scale
 
 
 def local(mean: Tensor) -> Tensor:
@@ -39,12 +40,13 @@ class ChannelAffine(nn.Module):
     def fit(self, x: Tensor, average: Average = local) -> None:
         """Set bias and logs so that each channel of ``x`` (B, C, H, W) leaves with mean 0 and variance 1.
 
-        ``average`` makes the mean of a batch's part the mean of the whole, where processes share one.
+        A channel that is flat in this batch keeps its scale, which would else be enormous for the next. ``average``
+        makes the mean of a batch's part the mean of the whole, where processes share one.
         """
         mean = average(x.mean((0, 2, 3), keepdim=True))
         std = average((x - mean).square().mean((0, 2, 3), keepdim=True)).sqrt()
         self.bias.copy_(-mean)
-        self.logs.copy_(-(std + 1e-6).log())
+        self.logs.copy_(torch.where(std < FLAT, self.logs, -(std + 1e-6).log()))
         self.initialized.fill_(True)
 
 
@@ -110,12 +112,12 @@ class ZeroConv2d(nn.Conv2d):
 
 @torch.no_grad()
 def initialize_from_data(run: Callable[[], object], network: nn.Module, average: Average = local) -> None:
-    """Fit every :class:`ChannelAffine` of ``network``, in the order in which ``run`` calls them.
+    """Fit each :class:`ChannelAffine` of ``network`` that has seen no data, in the order in which ``run`` calls them.
 
     Each layer is fitted to what reaches it through the layers already fitted before it (Glow, section 3.1);
     ``average`` as in :meth:`ChannelAffine.fit`.
     """
-    layers = [module for module in network.modules() if isinstance(module, ChannelAffine)]
+    layers = [module for module in network.modules() if isinstance(module, ChannelAffine) and not module.initialized]
     hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.fit(args[0], average)) for layer in layers]
     try:
         run()

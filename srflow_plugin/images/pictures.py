@@ -69,11 +69,22 @@ def contact_sheet(titled: Sequence[tuple[str, np.ndarray]], height: int) -> np.n
 def spread(samples: Sequence[np.ndarray]) -> np.ndarray:
     """Standard deviation over samples, each (H, W, C) in grey levels: its mean over the channels, (H, W).
 
-    >>> spread([np.zeros((1, 2, 3)), np.full((1, 2, 3), 4)])
-    array([[2., 2.]])
+    Unbiased by :func:`std_bias`, so that the number of samples does not change its mean.
+
+    >>> spread([np.zeros((1, 2, 3)), np.full((1, 2, 3), 4)]).round(3)
+    array([[3.545, 3.545]])
     """
-    mean: np.ndarray = np.std(np.stack(samples).astype(np.float64), axis=0).mean(2)
-    return mean
+    mean: np.ndarray = np.std(np.stack(samples).astype(np.float64), axis=0, ddof=1).mean(2)
+    return mean / std_bias(len(samples))
+
+
+def std_bias(number: int) -> float:
+    """Mean of the standard deviation (n - 1 in its denominator) of so many Gaussian values over their true one: c4(n).
+
+    >>> round(std_bias(2), 4), round(std_bias(10), 4)
+    (0.7979, 0.9727)
+    """
+    return math.sqrt(2 / (number - 1)) * math.exp(math.lgamma(number / 2) - math.lgamma((number - 1) / 2))
 
 
 def heat_map(values: np.ndarray, unit: str) -> np.ndarray:

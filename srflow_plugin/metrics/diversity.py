@@ -42,5 +42,9 @@ def calculate_diversity(
 
 @of_samples
 def calculate_pixel_std(img: Sequence[np.ndarray], img2: np.ndarray | None = None, **kwargs: Any) -> float:
-    """Standard deviation over samples (uint8, (H, W, C) each) in grey levels: the mean over pixels and channels."""
-    return float(spread(img).mean())
+    """Standard deviation over samples (uint8, (H, W, C) each) in grey levels: the mean over pixels and channels.
+
+    Unbiased in the number of samples where they are Gaussian, see :func:`srflow_plugin.images.pictures.spread`. One
+    sample, as at temperature 0, has none: 0.
+    """
+    return float(spread(img).mean()) if len(img) > 1 else 0.0

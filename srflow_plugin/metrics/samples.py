@@ -14,10 +14,18 @@ from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.devices import choose_device
 from srflow_plugin.metrics.diversity import OF_SAMPLES
-from srflow_plugin.metrics.nll import calculate_nll
+from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
 
 Over = Literal["mean", "best", "mean_image"]
-LOWER_IS_BETTER = ("calculate_lpips", "calculate_stlpips", "calculate_niqe", "calculate_nll")
+LOWER_IS_BETTER = (
+    "calculate_lpips",
+    "calculate_stlpips",
+    "calculate_niqe",
+    "calculate_code_length",
+    "calculate_nll",
+    "calculate_crps",
+    "calculate_energy_score",
+)
 ON_TENSORS = "_pt"  # BasicSR's suffix of metrics that take tensors
 
 
@@ -28,7 +36,7 @@ def is_of_samples(metric_opt: dict[str, Any]) -> bool:
 
 def is_of_network(metric_opt: dict[str, Any]) -> bool:
     """Say whether a metric is one of the network, and none of samples."""
-    return METRIC_REGISTRY.get(metric_opt["type"]) is calculate_nll
+    return METRIC_REGISTRY.get(metric_opt["type"]) in (calculate_code_length, calculate_nll)
 
 
 def measure(
@@ -36,7 +44,7 @@ def measure(
     gt: np.ndarray | None,
     lq: np.ndarray | None,
     metric_opt: dict[str, Any],
-    nll: float | None = None,
+    code_length: float | None = None,
 ) -> float:
     """Measure samples (uint8 BGR, (H, W, 3) each) as a section of ``val.metrics`` says.
 
@@ -48,7 +56,9 @@ def measure(
     over: Over = metric_opt.get("over", "mean")
     metric = METRIC_REGISTRY.get(metric_opt["type"])
     taken = inspect.signature(metric).parameters
-    others: dict[str, Any] = {"img2": gt, "lq": lq if "lq" in taken else None, "nll": nll if "nll" in taken else None}
+    others: dict[str, Any] = {"img2": gt, "lq": lq if "lq" in taken else None}
+    if is_of_network(metric_opt):
+        others["code_length"] = code_length
     others = {name: value for name, value in others.items() if value is not None}
     if metric in OF_SAMPLES:
         return float(calculate_metric({"img": samples, **others}, options))

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import OrderedDict, defaultdict
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from srflow_plugin.checkpoints.fit import check_encoder_fit
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
+from srflow_plugin.flow import full_precision
 from srflow_plugin.models.validation import SRFlowValidation
 from srflow_plugin.options.schema import SRFlowPaths, SRFlowTrain, read
 from srflow_plugin.training.distributed import gather, mean_over_ranks
+from srflow_plugin.training.order import noise_seeds
 
 
 class SRFlowModel(SRFlowValidation):
@@ -143,25 +146,42 @@ class SRFlowModel(SRFlowValidation):
         totals: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         steps = self.train_options.accumulation_steps
         parts = list(zip(self.gt.chunk(steps), self.lq.chunk(steps), strict=True))
+        left = iter(self.noise_seeds or ())
         for number, (gt, lq) in enumerate(parts, start=1):
+            seeds = list(islice(left, len(gt))) or None
             is_last = number == len(parts)
             # The ranks' gradients are summed once, with the last part's.
             with nullcontext() if is_last or not self.opt["dist"] else self.net_g.no_sync():  # type: ignore[operator]
-                terms = self.net_g(gt, lq, terms=True, with_image=bool(self.cri_pix or self.cri_perceptual))
+                with_image = bool(self.cri_pix or self.cri_perceptual)
+                terms = self.net_g(gt, lq, terms=True, with_image=with_image, noise_seeds=seeds)
                 image_losses = self.image_losses(terms.image, gt)
-                loss = self.cri_nll(terms.nll).mean() + sum(image_losses.values())
-                (loss / len(parts)).backward()
+                image_losses = {name: self.share(name) * loss for name, loss in image_losses.items()}
+                loss = self.share("l_nll") * self.cri_nll(terms.nll).mean() + sum(image_losses.values())
+                with nullcontext() if self.get_bare_model(self.net_g).precision == "tf32" else full_precision():
+                    loss.backward()
             losses = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
-            for name, value in {**losses, **image_losses}.items():
+            for name, value in losses.items():
                 totals[name] = totals[name] + value.detach() / len(parts)
+            for name, value in image_losses.items():
+                totals[name] = totals[name] + value.detach()
         return dict(totals)
+
+    def share(self, loss: str) -> float:
+        """Weight of a part's loss, so that all parts of all ranks make the loss of one batch.
+
+        DDP takes the mean over ranks, which a sum is not.
+        """
+        losses = {"l_nll": self.train_options.nll_opt, "l_pix": self.train_options.pixel_opt}
+        if (losses.get(loss) or {}).get("reduction") == "sum":
+            return float(self.opt["world_size"])
+        return 1 / self.train_options.accumulation_steps
 
     def settle_sums(self) -> None:
         """Let DDP settle the order in which it sums gradients, which it does after its first backward pass.
 
         Other orders round differently: without this a resumed run of three or more processes would differ in last bits.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             self.backward()
         self.sums_settled = True
 
@@ -190,8 +210,8 @@ class SRFlowModel(SRFlowValidation):
             save_atomically({"iter": current_iter, **batch, "log": dict(self.log_dict), "params": params}, path)
         raise TrainingError(
             f"loss or gradient not finite in {self.faults_in_a_row} iterations in a row, up to {current_iter} "
-            f"({broken}); the last batch and the weights are in {path}. Go on from a checkpoint with a lower "
-            "train.optim_g.lr or train.grad_clip, or leave the images out that the log names"
+            f"({broken}); the last batch and the weights are in {path}. Go on from a checkpoint (--auto_resume) with a "
+            "lower train.optim_g.lr or train.grad_clip, or leave the images out that the log names"
         )
 
     def image_losses(self, image: Tensor | None, gt: Tensor) -> dict[str, Tensor]:
@@ -206,12 +226,12 @@ class SRFlowModel(SRFlowValidation):
     def initialize_actnorms(self) -> None:
         """Fit the ActNorms to the first batch, that of all ranks together."""
         net = self.get_bare_model(self.net_g)
-        net.initialize(self.gt, self.lq, mean_over_ranks)
+        net.initialize(self.gt, self.lq, mean_over_ranks, self.noise_seeds)
         self.actnorms_initialized = True
         if self.train_options.ema_decay > 0:
             self._restart_ema()
         with torch.no_grad():
-            nll = mean_over_ranks(net(self.gt, self.lq).mean()).item()
+            nll = mean_over_ranks(net(self.gt, self.lq, noise_seeds=self.noise_seeds).mean()).item()
         get_root_logger().info(f"ActNorm layers are initialised from the first batch: l_nll is {nll:.4f} now.")
 
     def unfreeze_encoder(self) -> None:
@@ -230,6 +250,17 @@ class SRFlowModel(SRFlowValidation):
     def resume_training(self, resume_state: dict[str, Any]) -> None:
         super().resume_training(resume_state)
         self.faults = resume_state.get("skipped_steps", 0)
+
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the mean towards the weights; BasicSR's own sum of shares lets frozen weights wander by its rounding."""
+        mean, weights = (list(net.parameters()) for net in (self.net_g_ema, self.get_bare_model(self.net_g)))
+        torch._foreach_lerp_(mean, weights, 1 - decay)
+
+    def feed_data(self, data: dict[str, Any]) -> None:
+        super().feed_data(data)
+        draws = data.get("draw")  # of a training; the noise depends on these, not on the process that has them
+        self.noise_seeds = None if draws is None else noise_seeds(self.opt["manual_seed"], draws.tolist())
 
     def _restart_ema(self) -> None:
         self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())

@@ -54,6 +54,7 @@ class SRFlowValidation(SRModel):
         )
         self.features: list[Context] | None = None
         self.exploded = 0
+        self.seed = self.val_options.seed  # of the image fed last
         if opt.get("val"):  # BasicSR logs the metrics that stand there
             metrics = dict(item for variant in self.val_variants for item in variant.metrics.items())
             opt = {**opt, "val": {**opt["val"], "metrics": metrics}}
@@ -81,7 +82,7 @@ class SRFlowValidation(SRModel):
             self.lq,
             temperature,
             self.val_options.num_samples if temperature > 0 else 1,
-            self.val_options.seed,
+            self.seed,
             tile=self.val_options.tile,
             resample=self.val_options.resample,
             features=self._val_features(),
@@ -99,7 +100,10 @@ class SRFlowValidation(SRModel):
         dataset_name = dataloader.dataset.opt["name"]  # type: ignore[attr-defined]
         if self.is_train:  # BasicSR's loop has counted past the end when it validates for the last time
             current_iter = min(int(current_iter), self.opt["train"]["total_iter"])
-        shares = gather_work(lambda: list(self._measure_share(dataloader, current_iter, save_img)))
+        try:
+            shares = gather_work(lambda: list(self._measure_share(dataloader, current_iter, save_img)))
+        finally:
+            self._forget_image()
         images = sorted((image for share in shares for image in share), key=lambda image: image.number)
         totals: defaultdict[str, float] = defaultdict(float)
         for image in images:
@@ -136,9 +140,10 @@ class SRFlowValidation(SRModel):
         for index in with_progress(indices, "image", disable=not self.val_options.pbar or self.opt["rank"] != 0):
             data = next(items)
             name = Path(data["lq_path"][0]).stem
-            for note in filter(None, data.get("note", [])):
-                get_root_logger().info(note)
+            for line in data.get("note", [""])[0].splitlines():
+                get_root_logger().info(line)
             self.feed_data(data)
+            self.seed = self.val_options.seed + index
             pictures, values = self._measure()
             grid_to_board = self.is_train and self.opt["logger"]["use_tb_logger"] and index < GRIDS_PER_DATASET
             grid = self._grid(pictures) if save_img or grid_to_board else None
@@ -146,12 +151,19 @@ class SRFlowValidation(SRModel):
                 self._save_pictures(self._picture_path(dataset.opt["name"], name, current_iter), pictures, grid)
             yield MeasuredImage(index, name, values, grid if grid_to_board else None)
 
+    def _forget_image(self) -> None:
+        """Give the memory back that the last image of a validation takes."""
+        self.features = None
+        for name in ("output", "gt", "lq"):
+            if hasattr(self, name):
+                delattr(self, name)
+
     def _measure(self) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
         """Super-resolve the image fed last in every way: pictures by the ways' suffixes, metrics and counts."""
         gt, lq = self._gt_picture(), to_pixels(self.lq[0])
         bgr_gt, bgr_lq = None if gt is None else _bgr(gt), _bgr(lq)
-        needs_nll = gt is not None and any(map(is_of_network, self.opt["val"]["metrics"].values()))
-        nll = self._nll() if needs_nll else None
+        needs_code = gt is not None and any(map(is_of_network, self.opt["val"]["metrics"].values()))
+        code_length = self._code_length() if needs_code else None
         pictures: dict[str, list[np.ndarray]] = {}
         values: defaultdict[str, float] = defaultdict(float)
         for variant in self.val_variants:
@@ -165,15 +177,15 @@ class SRFlowValidation(SRModel):
             pictures[variant.suffix] = [to_pixels(image) for image in self.output]
             samples = [_bgr(picture) for picture in pictures[variant.suffix]]
             for metric, metric_opt in variant.metrics.items():
-                values[metric] = measure(samples, bgr_gt, bgr_lq, metric_opt, nll)
+                values[metric] = measure(samples, bgr_gt, bgr_lq, metric_opt, code_length)
         return pictures, values
 
     def _gt_picture(self) -> np.ndarray | None:
         return to_pixels(self.gt[0]) if hasattr(self, "gt") else None
 
-    def _nll(self) -> float:
-        """Bits per dimension of the ground truth fed last."""
-        return float(self.val_network().code_length(self.gt, self.lq, self.val_options.seed, self._val_features()))
+    def _code_length(self) -> float:
+        """Bits per dimension of the ground truth fed last, of 8 bits."""
+        return float(self.val_network().code_length(self.gt, self.lq, self.seed, self._val_features()))
 
     def _val_features(self) -> list[Context] | None:
         """Encode the image fed last, once; not where it is worked on in tiles."""

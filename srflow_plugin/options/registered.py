@@ -27,7 +27,7 @@ from srflow_plugin.options.check import check_types, require
 from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal, read
 from srflow_plugin.options.types import conforms, describe, join, nearest
 
-HANDED_TO_METRICS = ("img", "img2", "lq", "nll", "better")  # by the model, not by the file
+HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,

@@ -20,11 +20,11 @@ FOREVER = timedelta(days=365)
 _patient_group: dist.ProcessGroup | None = None
 
 
-def init_dist(launcher: str, backend: str | None = None, port: int | None = None) -> None:
+def init_dist(launcher: str, backend: str | None = None, port: int | None = None, use_gpu: bool = True) -> None:
     """Join the process group of torchrun ("pytorch") or of a Slurm job ("slurm").
 
     BasicSR's own divides by the number of GPUs, which is 0 on a CPU, takes RANK for LOCAL_RANK, which is wrong on a
-    second node, and knows NCCL only. Here the backend is NCCL where there are GPUs, else Gloo.
+    second node, and knows NCCL only. Here the backend is NCCL where there are GPUs and the run uses them, else Gloo.
     """
     if launcher == "slurm":
         from subprocess import check_output
@@ -35,7 +35,7 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
         os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
         os.environ["RANK"] = os.environ["SLURM_PROCID"]
         os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
-    has_gpu = torch.cuda.is_available()
+    has_gpu = use_gpu and torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group(backend or ("nccl" if has_gpu else "gloo"))

@@ -7,7 +7,7 @@ before and after a resume.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,20 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(seeds[2])
 
 
+def noise_seeds(seed: int, draws: Sequence[int]) -> list[int]:
+    """Derive the seeds of the noise on draws, whichever process has them."""
+    return [int(np.random.SeedSequence((seed, draw, 1)).generate_state(1, np.uint64)[0]) for draw in draws]
+
+
 class Draws(Dataset[Sample]):
     """Endless sequence of training samples: all images in a random order, then again in another.
 
-    Item n is draw number n.
+    Item n is draw number n, its number beside it as "draw".
 
     Args:
         images: where samples come from; their cropping and flipping is drawn from ``seed`` and n.
         seed: of the sequence.
-        skip_bad: take the next image in place of one that cannot be used, and say so in the sample's "note".
+        skip_bad: take the next image in place of one that cannot be used, and say so in a line of the sample's "note".
     """
 
     def __init__(self, images: CheckedImages, seed: int, skip_bad: bool = False) -> None:
@@ -58,7 +63,7 @@ class Draws(Dataset[Sample]):
                     raise
                 skipped.append(f"skipped: {error}")
             else:
-                return {**sample, "note": "; ".join(filter(None, [*skipped, sample["note"]]))}
+                return {**sample, "note": "\n".join(filter(None, [*skipped, sample["note"]])), "draw": draw}
         raise BadImageError(f"{self.images.opt['name']}: no image can be used; {skipped[0]}")
 
 

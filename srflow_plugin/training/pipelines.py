@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from srflow_plugin.data.checked import CheckedImages
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
-from srflow_plugin.training.distributed import any_rank
+from srflow_plugin.training.distributed import any_rank, gather
 from srflow_plugin.training.order import Draws, global_batch_size, seed_everything, training_batches
 from srflow_plugin.training.setup import Run
 from srflow_plugin.training.state import Checkpoints, Progress, build_model, read_state, resume
@@ -138,6 +138,7 @@ class Training:
         """Log the step and save a checkpoint, where these are due."""
         iteration = self.progress.iteration
         if iteration % self.logger_options.print_freq == 0:
+            self.notes.log()
             times = {"time": self.iter_timer.get_avg_time(), "data_time": self.data_timer.get_avg_time()}
             lrs = self.model.get_current_learning_rate()
             log = {"epoch": self.epoch, "iter": iteration, "lrs": lrs, **times, **self.model.get_current_log()}
@@ -206,8 +207,7 @@ def test_pipeline(run: Run) -> int:
             for loader in loaders:
                 logger.info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
                 save_img = read(Val, opt["val"]).save_img
-                model.validation(loader, current_iter=opt["name"], tb_logger=None, save_img=save_img)
-                any_rank(False)  # a model of BasicSR's own validates on rank 0 only
+                validate_together(model, loader, opt["name"], None, save_img)
         except StopRequested:
             logger.warning(f"Stopped by {stop}.")
     return stop.exit_code
@@ -237,29 +237,54 @@ class Validation:
         if self.options is None or current_iter == self.last_iter:
             return
         for loader in self.loaders:
-            self.model.validation(loader, current_iter, self.tb_logger, self.options.save_img)
-            any_rank(False)  # a model of BasicSR's own validates on rank 0 only
+            validate_together(self.model, loader, current_iter, self.tb_logger, self.options.save_img)
         self.last_iter = current_iter
 
 
+def validate_together(
+    model: BaseModel, loader: DataLoader[Any], current_iter: int | str, tb_logger: Any, save_img: bool
+) -> None:
+    """Validate a data set; all ranks go on, or stop, together. A model of BasicSR's own validates on rank 0 only."""
+    stopped, cudnn = False, torch.backends.cudnn
+    searches, cudnn.benchmark = cudnn.benchmark, False  # which begin anew for every size of image
+    try:
+        model.validation(loader, current_iter, tb_logger, save_img)
+    except StopRequested:
+        stopped = True
+    finally:
+        cudnn.benchmark = searches
+    if any_rank(stopped):
+        raise StopRequested
+
+
 class Notes:
-    """Collector of what is worth knowing about images that were read: each note once in the log, all counted."""
+    """Collector of what is worth knowing about images that were read, by any process: each note once in the log, all
+    counted.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self.logger = logger
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # of this process, since they were last told
+        self.told: Counter[str] = Counter()  # of all processes
 
     def add(self, notes: list[str]) -> None:
-        for note in filter(None, notes):
-            if note not in self.counts and len(self.counts) < NOTES_IN_LOG:
-                self.logger.warning(note)
-            self.counts[note] += 1
+        """Take up a batch's notes, several lines where one draw read several files."""
+        self.counts.update(line for note in notes for line in note.splitlines())
+
+    def log(self) -> None:
+        """Log what is new in any process; all come here together."""
+        for counts in gather(self.counts):
+            for note, count in counts.items():
+                if note not in self.told and len(self.told) < NOTES_IN_LOG:
+                    self.logger.warning(note)
+                self.told[note] += count
+        self.counts.clear()
 
     def summarise(self) -> None:
-        if self.counts:
-            self.logger.warning(
-                f"{self.counts.total()} images were skipped or converted, {len(self.counts)} different."
-            )
+        """Log how many there were."""
+        self.log()
+        if self.told:
+            self.logger.warning(f"{self.told.total()} images were skipped or converted, {len(self.told)} different.")
 
 
 def _val_loader(opt: Section, phase: str, stop: StopRequest) -> DataLoader[Any]:

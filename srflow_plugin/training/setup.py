@@ -85,7 +85,7 @@ def load_run(
 def _join_processes(opt: Section, launcher: Launcher) -> None:
     opt["dist"] = launcher != "none"
     if opt["dist"]:
-        init_dist(launcher, **opt.get("dist_params") or {})
+        init_dist(launcher, **opt.get("dist_params") or {}, use_gpu=opt["num_gpu"] != 0)
     opt["rank"], opt["world_size"] = get_dist_info()
 
 

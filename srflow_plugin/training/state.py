@@ -6,11 +6,12 @@ An iteration's checkpoint is BasicSR's pair: ``models/net_g_<iteration>.pth``, t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from basicsr.models.base_model import BaseModel
@@ -23,6 +24,7 @@ from srflow_plugin.files import save_atomically
 from srflow_plugin.training.distributed import gather
 
 State = dict[str, Any]
+SCHEDULE_PROGRESS = {"last_epoch", "base_lrs", "verbose"}
 STATE_KEYS = {  # type, and whether BasicSR's own states have it
     "epoch": (int, True),
     "iter": (int, True),
@@ -81,10 +83,34 @@ class WholeNetworks:
         """Write nothing: the state holds more than the model knows."""
 
 
+class WarmUp:
+    """Part of a model whose schedule goes on below the warm-up.
+
+    BasicSR's own lets the schedule start from the rates of the warm-up: they stay at (w - 1) / w of what they should be
+    for good, and a milestone within the warm-up is lost.
+    """
+
+    schedulers: list[Any]
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the rates of an iteration, as BaseModel does."""
+        for scheduler in self.schedulers:
+            groups = scheduler.optimizer.param_groups
+            for group, rate in zip(groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+            if current_iter > 1:
+                scheduler.step()
+            if current_iter < warmup_iter:
+                for group in groups:
+                    group["lr"] = group["lr"] / warmup_iter * current_iter
+
+
 def build_model(opt: dict[str, Any]) -> BaseModel:
     """Build the model that an option file names, any of BasicSR's or a plugin's, with :class:`WholeNetworks`."""
     kind = MODEL_REGISTRY.get(opt["model_type"])
-    model = type(kind.__name__, (WholeNetworks, kind), {"__module__": kind.__module__})(deepcopy(opt))
+    has_own_rates = kind.update_learning_rate is not BaseModel.update_learning_rate
+    bases = (WholeNetworks, kind) if has_own_rates else (WholeNetworks, WarmUp, kind)
+    model = type(kind.__name__, bases, {"__module__": kind.__module__})(deepcopy(opt))
     get_root_logger().info(f"Model [{kind.__name__}] is created.")
     return model
 
@@ -197,12 +223,91 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
-    """Give optimisers, schedules and best metrics back to a model."""
+    """Give optimisers, schedules and best metrics back to a model; what its option file says otherwise now holds."""
+    plans = [Plan.of(scheduler) for scheduler in model.schedulers]
     try:
         model.resume_training(state)
+        changes = [change for plan in plans for change in plan.reconcile()]
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"path.resume_state: {path} is not of this model and its options: {error}") from error
+    if changes:
+        get_root_logger().info(f"Changed since the checkpoint, and so from here on: {'; '.join(changes)}.")
     model.best_metric_results = state.get("best_metric_results", {})
+    for records in model.best_metric_results.values():
+        _add_records(records, (model.opt.get("val") or {}).get("metrics") or {})
+
+
+class Plan(NamedTuple):
+    """What an option file says of an optimiser and its schedule, kept over a resume.
+
+    Attributes:
+        scheduler: with its optimiser, as :meth:`reconcile` finds and leaves them.
+        settings: of the schedule.
+        groups: settings of the optimiser's groups; "lr" is the rate to begin with.
+    """
+
+    scheduler: Any
+    settings: dict[str, Any]
+    groups: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, scheduler: Any) -> Plan:
+        """Read the plan of a schedule that has not begun."""
+        return cls(scheduler, _settings(scheduler.state_dict()), deepcopy(_group_settings(scheduler.optimizer)))
+
+    def reconcile(self) -> list[str]:
+        """Put the plan in place of what a state has given the schedule and its optimiser; list what that changes."""
+        changes = _differences("", _settings(self.scheduler.state_dict()), self.settings)
+        is_new_schedule = bool(changes)
+        groups = self.scheduler.optimizer.param_groups
+        for group, before, planned in zip(groups, _group_settings(self.scheduler.optimizer), self.groups, strict=True):
+            different = _differences(f"{group['name']} " if "name" in group else "", before, planned)
+            changes += different
+            is_new_schedule = is_new_schedule or before.get("initial_lr") != planned.get("initial_lr")
+            if different:
+                group.update({key: value for key, value in planned.items() if key != "lr"})
+        if is_new_schedule:
+            self._replay(self.scheduler.last_epoch)
+        return changes
+
+    def _replay(self, steps: int) -> None:
+        """Take the planned schedule's first steps."""
+        for group, planned in zip(self.scheduler.optimizer.param_groups, self.groups, strict=True):
+            group["lr"] = planned["initial_lr"]
+        rates = [planned["initial_lr"] for planned in self.groups]
+        self.scheduler.load_state_dict({**self.settings, "base_lrs": rates, "last_epoch": 0, "_last_lr": rates})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the optimiser takes no steps
+            for _ in range(steps):
+                self.scheduler.step()
+
+
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a schedule's state how far it has come."""
+    return {key: value for key, value in state.items() if not key.startswith("_") and key not in SCHEDULE_PROGRESS}
+
+
+def _group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+
+
+def _differences(what: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """List the settings that both have and that differ; the rate itself changes with the iterations."""
+    pairs = {key: (before[key], after[key]) for key in after if key in before and key != "lr"}
+    return [f"{what}{key.removeprefix('initial_')} {old} -> {new}" for key, (old, new) in pairs.items() if _plain(old) != _plain(new)]
+
+
+def _plain(value: Any) -> Any:
+    """Make lists of tuples and dictionaries of counters, which a file gives back as the first."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _add_records(records: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Begin the records of metrics that a data set has had none of, as BasicSR does at its first validation."""
+    for name, metric in metrics.items():
+        better = metric.get("better", "higher")
+        if name not in records or records[name]["better"] != better:
+            records[name] = {"better": better, "val": float("-inf" if better == "higher" else "inf"), "iter": -1}
 
 
 def _state_files(folder: Path) -> list[Path]:
