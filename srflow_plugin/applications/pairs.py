@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,11 @@ def read_pair(
     return to_tensor(image).to(device), to_tensor(small).to(device)
 
 
+def in_float64(net: SRFlowNet) -> SRFlowNet:
+    """Copy a network for computing in float64, in which the round trip of an 8 bit image is exact."""
+    return deepcopy(net).double()
+
+
 def to_picture(image: Tensor) -> np.ndarray:
     """Round an image (1, 3, H, W) to uint8 RGB; say so where it is no picture."""
     where = exploded(image)
@@ -68,10 +74,10 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     sys.stdout.write(f"{path} is written.\n")
 
 
-def write_map(path: Path, values: Tensor, unit: str) -> None:
-    """Write a map (1, H, W), in colour or as .npy; print its mean."""
+def write_map(path: Path, values: Tensor, unit: str, what: str = "") -> None:
+    """Write a map (1, H, W), in colour or as .npy; print its mean, and of ``what``."""
     numbers = values[0].cpu().numpy()
-    sys.stdout.write(f"mean {numbers.mean():.4f} {unit}\n")
+    sys.stdout.write(f"mean {numbers.mean():.4f} {unit}{what}\n")
     if path.suffix == ".npy":
         with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:
             np.save(file, numbers)

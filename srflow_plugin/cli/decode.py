@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from srflow_plugin.applications.latents import read_latents
-    from srflow_plugin.applications.pairs import read_lq, to_picture, write_picture
+    from srflow_plugin.applications.pairs import in_float64, read_lq, to_picture, write_picture
     from srflow_plugin.applications.upscale import find_network
 
     net = find_network(args.scale, args.checkpoint, args.device, "float32")
@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> None:
     expected = net.latent_shapes(*lq.shape[2:])
     if shapes != expected:
         raise UserError(f"{args.latents} has latents {shapes}; this network and LR image have {expected}")
+    if latents[0].dtype == torch.float64:
+        net, lq = in_float64(net), lq.double()
     device = next(net.parameters()).device
     with torch.no_grad():
         image = net.decode([latent.to(device) for latent in latents], lq.to(device))

@@ -149,8 +149,8 @@ class Session:
             spread = f"{np.mean(values):.2f} dB ({min(values):.2f} to {max(values):.2f})"
             figures += [(f"{name} of the samples", spread), (f"{name} of bicubic", f"{bicubic[name]:.2f} dB")]
         if subject.gt is not None:
-            nll = self.network.code_length(self._tensor(subject.gt), subject.tensor, features=subject.features)
-            figures.append(("NLL of the original", f"{float(nll):.3f} bits per dimension"))
+            bits = self.network.code_length(self._tensor(subject.gt), subject.tensor, features=subject.features)
+            figures.append(("code length of the original", f"at most {float(bits):.3f} bits per dimension"))
         return figures
 
 

@@ -66,7 +66,7 @@ class Method(NamedTuple):
 class Settings(NamedTuple):
     """Settings of a benchmark: of drawing the samples, and of comparing them."""
 
-    seed: int
+    seed: int  # of the first image; each has the next
     resample: float | None
     distance: str
     net: str
@@ -195,13 +195,14 @@ def _draw_image(
     most_samples = max(method.num_samples for method in methods)
     if isinstance(network, SRFlowNet) and tile_side(settings.tile, lq, most_samples) is None:
         common["encoder_seconds"], features = _timed(network.features, lq)
-        common["nll_seconds"], nll = _timed(network.code_length, gt, lq, settings.seed, features)
-        common["nll"] = float(nll)
+        seed = settings.seed + pair.number
+        common["code_length_seconds"], bits = _timed(network.code_length, gt, lq, seed, features)
+        common["code_length"] = float(bits)
     elif isinstance(network, SRFlowNet):
-        tqdm.write(f"{pair.lr}: drawn in tiles, so that it has no NLL (--tile none: whole images)", file=sys.stderr)
+        tqdm.write(f"{pair.lr}: drawn in tiles, so that it has no code length (--tile none: whole images)", file=sys.stderr)
     for method in methods:
         if isinstance(network, SRFlowNet):
-            seconds, (samples, exploded) = _timed(_samples, network, lq, method, settings, features)
+            seconds, (samples, exploded) = _timed(_samples, network, lq, method, settings, pair.number, features)
         else:
             seconds, samples = _timed(network or partial(bicubic_upscale, scale=scale), lq)
             exploded = count_exploded(samples)
@@ -220,7 +221,12 @@ def _draw_image(
 
 
 def _samples(
-    network: SRFlowNet, lq: Tensor, method: Method, settings: Settings, features: Sequence[Context] | None
+    network: SRFlowNet,
+    lq: Tensor,
+    method: Method,
+    settings: Settings,
+    number: int,
+    features: Sequence[Context] | None,
 ) -> tuple[Tensor, int]:
     """Draw a method's samples of an image, (num_samples, 3, H, W), and count those that exploded as drawn."""
     assert method.temperature is not None
@@ -229,7 +235,7 @@ def _samples(
         lq,
         method.temperature,
         method.num_samples,
-        settings.seed,
+        settings.seed + number,
         tile=settings.tile,
         resample=settings.resample,
         features=features,

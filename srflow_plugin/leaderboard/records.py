@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-Values = dict[str, float]
+Values = dict[str, Any]
 
 
 class Records:

@@ -13,8 +13,10 @@ import numpy as np
 
 from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import heat_map, in_rows, resized, spread, stacked
+from srflow_plugin.leaderboard.calibration import draw_figure, pooled, sentences
 from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Settings, fingerprint, sample_files
 from srflow_plugin.leaderboard.records import Records
+from srflow_plugin.leaderboard.score import LEVELS
 
 FIGURES_PER_SET = 3
 SAMPLES_IN_FIGURE = 2
@@ -42,7 +44,12 @@ COLUMNS = [
     Column("psnr_best", "best PSNR", 2),
     Column("psnr_mean_image", "PSNR of mean", 2),
     Column("niqe", "NIQE", 2),
-    Column("nll", "NLL", 3),
+    Column("crps", "CRPS", 3),
+    Column("energy_score", "energy score", 3),
+    *(Column(f"coverage_{level}", f"in {level} %", 1) for level in LEVELS),
+    Column("rmse", "RMSE of mean", 2),
+    Column("predicted_rmse", "predicted RMSE", 2),
+    Column("code_length", "bits/dim of 8 bit HR", 3),
     Column("exploded", "exploded samples", 0, True),
     Column("nonfinite", "values not finite", 0, True),
     Column("seconds", "s/image", 2),
@@ -50,7 +57,7 @@ COLUMNS = [
 PARTS = [  # of the time, and what is left out of a table of results
     Column("encoder_seconds", "encoder, once for all temperatures", 3),
     Column("network_seconds", "flow, all samples, or other network", 3),
-    Column("nll_seconds", "NLL", 3),
+    Column("code_length_seconds", "code length", 3),
     Column("files_seconds", "files", 3),
     Column("score_seconds", "scores", 3),
 ]
@@ -120,6 +127,7 @@ def write_report(
                 key: float((np.sum if is_sum else np.mean)([values[key] for values in of_row]))
                 for key, _, _, is_sum in columns
             }
+            numbers |= pooled(of_row)
             row = {"set": dataset.name, "images": len(of_row), "method": method.name, "tau": method.temperature}
             summary.append({**row, "samples": method.num_samples, "protocol": protocol(method, settings), **numbers})
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -129,6 +137,8 @@ def write_report(
     (folder / "figures").mkdir(exist_ok=True)
     for dataset in sets:
         _curves(folder, dataset, methods, summary, settings)
+        of_set = [row for row in summary if row["set"] == dataset.name]
+        draw_figure(folder / "figures" / f"{dataset.name}_calibration.png", of_set, dataset.name)
         for pair in dataset.pairs[:FIGURES_PER_SET]:
             _picture(folder, dataset, methods, pair.number)
     return table
@@ -167,6 +177,8 @@ def _table(name: str, summary: Sequence[dict[str, Any]], settings: Settings) -> 
     for published in others:
         numbers = [_number(published.values.get(key), digits) for key, _, digits, _ in columns]
         lines.append(_line([f"*{published.method}*", *numbers, f"*{published.protocol}*"]))
+    said = sentences(rows, title)
+    lines += ["", *said] if said else []
     return "\n".join(lines)
 
 

@@ -14,11 +14,14 @@ from tqdm import tqdm
 from srflow_plugin.data.parallel import in_parallel
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import read_image
+from srflow_plugin.leaderboard.calibration import pooled
 from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Pair, Settings, image_scale, sample_files
 from srflow_plugin.leaderboard.records import Records, Values
+from srflow_plugin.metrics.calibration import spread_and_error
 from srflow_plugin.metrics.samples import is_of_samples, measure
 
 NIQE_BLOCK = 96
+LEVELS = (50, 80, 95)  # of central intervals, in percent
 IMAGES_PER_WORKER = 8  # fewer do not repay the start of a process
 
 
@@ -38,6 +41,9 @@ def metric_sections(scale: int, settings: Settings) -> dict[str, dict[str, Any]]
         "psnr_mean_image": {**psnr, "over": "mean_image"},
         "diversity": {"type": "calculate_diversity", "distance": settings.distance, "net": settings.net},
         "pixel_std": {"type": "calculate_pixel_std"},
+        "crps": {"type": "calculate_crps"},
+        "energy_score": {"type": "calculate_energy_score"},
+        **{f"coverage_{level}": {"type": "calculate_coverage", "level": level} for level in LEVELS},
         **({"niqe": {"type": "calculate_niqe", "crop_border": scale}} if settings.niqe else {}),
     }
 
@@ -90,8 +96,11 @@ def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
     if settings.niqe and (gt.shape[0] - 2 * scale) // NIQE_BLOCK * ((gt.shape[1] - 2 * scale) // NIQE_BLOCK) < 2:
         raise UserError(f"{pair.hr} is too small for NIQE, which needs two blocks of 96x96; leave out --niqe")
     bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in (gt, lq, *samples))
-    return {
+    values: Values = {
         name: measure(bgr_samples, bgr_gt, bgr_lq, section)
         for name, section in metric_sections(scale, settings).items()
         if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
     }
+    if len(samples) > 1:
+        values.update(pooled([{"spread": spread_and_error(samples, gt)}]))
+    return values

@@ -25,7 +25,7 @@ from srflow_plugin.flow import full_precision
 from srflow_plugin.models.validation import SRFlowValidation
 from srflow_plugin.options.schema import SRFlowPaths, SRFlowTrain, read
 from srflow_plugin.training.distributed import gather, mean_over_ranks
-from srflow_plugin.training.order import noise_seeds
+from srflow_plugin.training.seeds import noise_seeds
 
 
 class SRFlowModel(SRFlowValidation):

@@ -152,9 +152,9 @@ class SRFlowValidation(SRModel):
             yield MeasuredImage(index, name, values, grid if grid_to_board else None)
 
     def _forget_image(self) -> None:
-        """Give the memory back that the last image of a validation takes."""
+        """Give the memory back that the samples and features of a validation's last image take."""
         self.features = None
-        for name in ("output", "gt", "lq"):
+        for name in ("output", "gt"):
             if hasattr(self, name):
                 delattr(self, name)
 

@@ -17,6 +17,7 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import DATASETS, SECTIONS, IoBackend, Logger, Section, TopLevel, Train, Val
 from srflow_plugin.options.types import conforms, describe, join, nearest
 
+EIGHT_BIT_LEVELS = 256
 ARCHS = Path(__file__).parents[1] / "archs"
 
 
@@ -55,8 +56,14 @@ def check_file(opt: Section, is_train: bool) -> None:
 
 
 def notes(opt: Section) -> list[str]:
-    """List the options of a checked file that change nothing."""
+    """List the options of a checked file that change nothing, or not all that one might think."""
     found = []
+    network, val = opt["network_g"], opt.get("val") or {}
+    if network.get("noise") == "uniform" and network.get("noise_levels", 256) != EIGHT_BIT_LEVELS:
+        found.append(f"network_g.noise_levels: with {network['noise_levels']} l_nll bounds no code of 8 bit images")
+    types = [metric.get("type") for metric in (val.get("metrics") or {}).values() if isinstance(metric, dict)]
+    if val.get("tile") is not None and {"calculate_code_length", "calculate_nll"} & set(types):
+        found.append("val.tile: the code length is computed of whole images all the same")
     for phase, dataset in opt["datasets"].items():
         kind = DATASETS.get(str(dataset["type"]))
         for field in dataclasses.fields(kind) if kind else ():

@@ -199,6 +199,9 @@ def type_schema(hint: Any, option: Option) -> Section:
     """Make the schema of a type, within the option's range."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        words, *others = arguments
+        if get_origin(words) is Literal and others == [types.NoneType]:
+            return {"enum": [*get_args(words), None]}
         return {"anyOf": [type_schema(argument, option) for argument in arguments]}
     if origin is Literal:
         return {"enum": list(arguments)}

@@ -49,6 +49,9 @@ def check_registered(opt: Section, is_train: bool) -> None:
         registered(f"datasets.{phase}.type", dataset["type"], DATASET_REGISTRY)
     if isinstance(opt["num_gpu"], int) and opt["num_gpu"] > torch.cuda.device_count():
         raise UserError(f"num_gpu: {opt['num_gpu']} but this machine has {torch.cuda.device_count()}; use auto")
+    for phase, dataset in opt["datasets"].items():
+        if dataset.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"datasets.{phase}.prefetch_mode: cuda, and this machine has no GPU that works; use cpu")
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
         _check_metric(f"val.metrics.{name}", metric, model_type)
     if is_train:
@@ -87,11 +90,27 @@ def _check_training(train_opt: Section, model_type: str) -> None:
             registered_section(f"train.{key}", train_opt[key], LOSS_REGISTRY)
     scheduler = known("train.scheduler.type", train_opt["scheduler"]["type"], SCHEDULERS)
     check_arguments("train.scheduler", train_opt["scheduler"], SCHEDULERS[scheduler], given=("type", "optimizer"))
+    _check_schedule(train_opt, SCHEDULERS[scheduler])
     optimizers = {name: kind for name, kind in vars(torch.optim).items() if inspect.isclass(kind)}
     optimizer = known("train.optim_g.type", train_opt["optim_g"]["type"], optimizers)
     given = ("type", "params", *(["lr_encoder"] if model_type == "SRFlowModel" else []))
     check_arguments("train.optim_g", train_opt["optim_g"], optimizers[optimizer], given)
     check_types("train.optim_g", train_opt["optim_g"], {"lr": float, "lr_encoder": float})
+
+
+def _check_schedule(train_opt: Section, kind: Callable[..., Any]) -> None:
+    """Build the schedule of one parameter; BasicSR's cosines end where their periods do."""
+    arguments = _arguments(train_opt["scheduler"])
+    try:
+        kind(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), **arguments)
+        periods = sum(arguments.get("periods", []))
+    except Exception as error:
+        raise UserError(f"train.scheduler: {' '.join(str(error).split()) or repr(error)}") from None
+    if "periods" in arguments and periods < train_opt["total_iter"] - 1:
+        raise UserError(
+            f"train.scheduler.periods: {arguments['periods']} are {periods} iterations together, train.total_iter is "
+            f"{train_opt['total_iter']}; add a period, or lengthen one"
+        )
 
 
 def _check_srflow(opt: Section, is_train: bool) -> None:
@@ -128,10 +147,6 @@ def _check_batches(opt: Section, multiple: int) -> None:
             f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "
             f"{dataset['batch_size_per_gpu']}"
         )
-    for key in ("nll_opt", "pixel_opt"):
-        reduction = (opt["train"].get(key) or {}).get("reduction", "mean")
-        if steps > 1 and reduction != "mean":
-            raise UserError(f"train.{key}.reduction: {reduction} with accumulation_steps must be mean")
 
 
 # -- classes and their arguments ---------------------------------------------------------------------------------------

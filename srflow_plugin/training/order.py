@@ -6,30 +6,16 @@ before and after a resume.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from basicsr.data.prefetch_dataloader import CUDAPrefetcher
 from torch.utils.data import DataLoader, Dataset
 
 from srflow_plugin.data.checked import BadImageError, CheckedImages, Sample, close_files
 from srflow_plugin.options.schema import ImageData, read
-
-
-def seed_everything(*numbers: int) -> None:
-    """Make all that is drawn from here on depend on these numbers alone, whatever was drawn before."""
-    seeds = np.random.SeedSequence(numbers).generate_state(3).tolist()
-    random.seed(seeds[0])
-    np.random.seed(seeds[1])
-    torch.manual_seed(seeds[2])
-
-
-def noise_seeds(seed: int, draws: Sequence[int]) -> list[int]:
-    """Derive the seeds of the noise on draws, whichever process has them."""
-    return [int(np.random.SeedSequence((seed, draw, 1)).generate_state(1, np.uint64)[0]) for draw in draws]
+from srflow_plugin.training.seeds import seed_everything
 
 
 class Draws(Dataset[Sample]):

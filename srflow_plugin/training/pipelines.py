@@ -35,7 +35,8 @@ from srflow_plugin.data.checked import CheckedImages
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
 from srflow_plugin.training.distributed import any_rank, gather
-from srflow_plugin.training.order import Draws, global_batch_size, seed_everything, training_batches
+from srflow_plugin.training.order import Draws, global_batch_size, training_batches
+from srflow_plugin.training.seeds import seed_everything
 from srflow_plugin.training.setup import Run
 from srflow_plugin.training.state import Checkpoints, Progress, build_model, read_state, resume
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested

@@ -238,7 +238,7 @@ def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
 
 
 class Plan(NamedTuple):
-    """What an option file says of an optimiser and its schedule, kept over a resume.
+    """Plan of an optimiser and its schedule, as an option file has it, kept over a resume.
 
     Attributes:
         scheduler: with its optimiser, as :meth:`reconcile` finds and leaves them.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from srflow_plugin import load_network
 from srflow_plugin.applications.latents import read_latents
-from srflow_plugin.images.files import read_image
+from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.tensors import to_tensor
 from tests.helpers import refusal, srflow
 
@@ -20,13 +21,29 @@ def test_latents_are_the_networks_and_the_nll_is_told(capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     gt, lq = (to_tensor(read_image(Path(name))) for name in ("hr.png", "lr.png"))
     with torch.no_grad():
-        encoding = load_network("net.pth").encoding(gt, lq)
+        network = load_network("net.pth")
+        encoding, nll, bits = network.encoding(gt, lq), network(gt, lq).item(), network.code_length(gt, lq).item()
     latents, read_lq = read_latents("a.safetensors")
     assert torch.equal(read_lq, lq)
     assert all(torch.equal(*pair) for pair in zip(latents, encoding.latents, strict=True))
-    assert f"NLL {encoding.nll().item():.4f} bits per dimension" in told
+    assert f"NLL {nll:.4f} bits per dimension (density of the float image)" in told
+    assert f"code length {bits:.4f} bits per dimension of the 8 bit image" in told and abs(bits - nll - 8) < 8
     srflow("encode hr.png --lq lr.png -o b.safetensors")
     assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize("size", [(44, 52), (20, 28)])
+def test_exact_latents_give_back_every_pixel_of_an_image_that_no_network_knows(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    write_image(Path("noise.png"), pixels)
+    srflow("encode noise.png --exact -o exact.safetensors")
+    latents, lq = read_latents("exact.safetensors")
+    assert {latent.dtype for latent in [*latents, lq]} == {torch.float64}
+    srflow("decode exact.safetensors -o back.png")
+    assert np.array_equal(read_image(Path("back.png")), pixels)
+    srflow("encode noise.png -o short.safetensors")  # the network of both is still one of float32
+    assert read_latents("short.safetensors")[0][0].dtype == torch.float32
 
 
 @pytest.mark.usefixtures("studio")

@@ -32,7 +32,18 @@ def test_the_mean_is_the_nll(capsys: pytest.CaptureFixture[str]) -> None:
     with torch.no_grad():
         nll = load_network("net.pth")(*(to_tensor(read_image(Path(name))) for name in ("even.png", "even_lr.png")))
     assert np.load("nll.npy").mean() == pytest.approx(nll.item(), rel=1e-5)
-    assert f"mean {nll.item():.4f} bits/dim" in capsys.readouterr().out
+    assert f"mean {nll.item():.4f} bits/dim: the NLL, a density" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("studio")
+def test_the_bits_of_the_8_bit_image_have_a_map_and_a_name_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    srflow("nll-map hr.png --lq lr.png --code-length -o bits.npy")
+    with torch.no_grad():
+        pair = (to_tensor(read_image(Path(name))) for name in ("hr.png", "lr.png"))
+        bits = load_network("net.pth").code_length(*pair)
+    assert np.load("bits.npy").mean() == pytest.approx(bits.item(), rel=1e-4)
+    out = capsys.readouterr().out
+    assert f"mean {bits.item():.4f} bits/dim of the 8 bit image at most" in out and "NLL" not in out
 
 
 @pytest.mark.usefixtures("studio")

@@ -91,5 +91,11 @@ def test_resizing_takes_pixels_as_they_are(height: int, width: int) -> None:
 
 def test_spread_is_in_grey_levels() -> None:
     samples = [noise_image(3, 4, seed) for seed in range(5)]
-    expected = np.stack(samples).astype(float).std(axis=0).mean(axis=2)
+    expected = np.stack(samples).astype(float).std(axis=0, ddof=1).mean(axis=2) / 0.9399856  # c4(5)
     assert spread(samples).shape == (3, 4) and spread(samples) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 10, 50])
+def test_the_number_of_samples_does_not_change_their_spread(number: int) -> None:
+    samples = list(np.random.default_rng(number).normal(128, 10, (number, 200, 200, 1)))
+    assert spread(samples).mean() == pytest.approx(10, abs=0.1)

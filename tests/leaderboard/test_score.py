@@ -18,6 +18,11 @@ from srflow_plugin.leaderboard.draw import Pair, Settings
 from srflow_plugin.leaderboard.score import score
 from tests.helpers import noisy
 
+OF_SAMPLES = {
+    *("psnr_best", "psnr_mean_image", "diversity", "pixel_std", "crps", "energy_score"),
+    *("coverage_50", "coverage_80", "coverage_95", "rmse", "predicted_rmse", "spread"),
+}
+
 SETTINGS = Settings(
     seed=0, resample=None, distance="stlpips", net="alex", lr_border="symmetric", tile=None, niqe=False, device="cpu"
 )
@@ -46,7 +51,7 @@ def test_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
     assert values["diversity"] == pytest.approx(calculate_diversity(bgr, bgr_gt, distance="stlpips"), rel=1e-5)
     alone = score(files[2:3], Pair(0, *files[:2]), SETTINGS)
     assert alone["psnr"] == pytest.approx(psnr[0])
-    assert values.keys() - alone.keys() == {"psnr_best", "psnr_mean_image", "diversity", "pixel_std"}
+    assert values.keys() - alone.keys() == OF_SAMPLES
     with pytest.raises(UserError, match=r"lq\.png is 16x16, its ground truth 64x64: they must be the same size"):
         score([files[1]], Pair(0, *files[:2]), SETTINGS)
 

@@ -31,4 +31,5 @@ def test_diversity_of_one_sample_or_equal_ones_is_0(photograph: np.ndarray) -> N
 
 def test_pixel_std() -> None:
     samples = [np.full((4, 5, 3), value, np.uint8) for value in (10, 20, 30)]
-    assert measure(samples, None, None, {"type": "calculate_pixel_std"}) == pytest.approx(np.std([10, 20, 30]))
+    assert measure(samples, None, None, {"type": "calculate_pixel_std"}) == pytest.approx(10 / 0.8862269)  # c4(3)
+    assert measure(samples[:1], None, None, {"type": "calculate_pixel_std"}) == 0

@@ -18,6 +18,8 @@ from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
 from tests.helpers import TINY
 
+COSINE = "train.scheduler={{type: CosineAnnealingRestartLR, periods: {}, restart_weights: {}}}"
+
 
 def tiny(*changes: str) -> Section:
     return load_options(TINY, changes)
@@ -43,7 +45,11 @@ def test_options_of_other_models_are_left_to_them(workplace: Path) -> None:
         (["path.pretrain_network_g=a", "path.pretrain_network_encoder=b"], "path.pretrain_network_g holds an encoder"),
         (["val.temperature=[]"], r"val.temperature: \[\] must be one number or a list of some"),
         (["datasets.train.batch_size_per_gpu=3", "train.accumulation_steps=2"], "train.accumulation_steps: 2 must"),
-        (["train.nll_opt.reduction=sum", "train.accumulation_steps=2"], "train.nll_opt.reduction: sum with accum"),
+        (["train.total_iter=8", COSINE.format("[3, 2]", "[1, 1]")], r"train.scheduler.periods: \[3, 2\] are 5 iterations"),
+        ([COSINE.format("[300, 2]", "[1]")], "train.scheduler: periods and restart_weights should have the same length"),
+        ([COSINE.format("6", "[1]")], "train.scheduler: "),
+        (["train.scheduler={type: MultiStepLR, milestones: 5}"], "train.scheduler: "),
+        (["datasets.train.prefetch_mode=cuda"], "datasets.train.prefetch_mode: cuda, and this machine has no GPU"),
         (["val.metrics.new={type: calculate_nll, over: all}"], "val.metrics.new.over: 'all' is not mean or best or"),
         (["train.optim_g.lr_encoder=slow"], "train.optim_g.lr_encoder: 'slow' is not a number"),
         (["val.metrics.new=5"], "val.metrics.new must be a section with keys"),

@@ -12,7 +12,8 @@ from basicsr.data import build_dataset
 
 from srflow_plugin.data.checked import BadImageError, CheckedImages
 from srflow_plugin.options.schema import Section
-from srflow_plugin.training.order import Draws, global_batch_size, seed_everything, training_batches
+from srflow_plugin.training.order import Draws, global_batch_size, training_batches
+from srflow_plugin.training.seeds import seed_everything
 
 
 def draws_of(opt: Section, **arguments: Any) -> Draws:
@@ -99,7 +100,7 @@ def test_the_next_image_takes_the_place_of_a_bad_one() -> None:
     for number in changed:
         after = whole[number // 4 * 4 + (number + 1) % 4]
         assert skipped[number]["index"] == after["index"]
-        assert skipped[number]["note"] == "; ".join(filter(None, ["skipped: 1 is broken", after["note"]]))
+        assert skipped[number]["note"] == "\n".join(filter(None, ["skipped: 1 is broken", after["note"]]))
     with pytest.raises(BadImageError, match=r"^1 is broken$"):
         draw_all(1, skip_bad=False)
     with pytest.raises(BadImageError, match=r"^images: no image can be used; skipped: . is broken$"):

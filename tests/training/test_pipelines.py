@@ -100,8 +100,8 @@ def test_a_working_folder_that_cannot_be_written_is_named(workplace: Path, capsy
 
 
 def test_what_a_class_says_about_its_options_is_one_line(workplace: Path) -> None:
-    scheduler = "train.scheduler={type: CosineAnnealingRestartLR, periods: [1, 2], restart_weights: [1]}"
-    run = load_run("tiny.yml", is_train=True, force=[WITHOUT_BOARD, scheduler])
+    run = load_run("tiny.yml", is_train=True, force=[WITHOUT_BOARD])
+    run.opt["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [1, 2], "restart_weights": [1]}
     with pytest.raises(UserError, match=r"^the model cannot be built: periods and restart_weights"):
         train_pipeline(run)
 
@@ -111,7 +111,7 @@ def test_each_note_is_logged_once_and_all_are_counted(caplog: pytest.LogCaptureF
     notes.summarise()
     for _ in range(3):
         notes.add(["a is grey", "", "b is grey"])
-    notes.add([f"{number} is grey" for number in range(pipelines.NOTES_IN_LOG)])
+    notes.add(["\n".join(f"{number} is grey" for number in range(pipelines.NOTES_IN_LOG))])
     notes.summarise()
     messages = [record.message for record in caplog.records]
     assert messages[:2] == ["a is grey", "b is grey"] and len(messages) == pipelines.NOTES_IN_LOG + 1
