@@ -1,8 +1,8 @@
 """One training by any number of processes: `torchrun --nproc_per_node=N -m tests.stress.ranks_agree ITERATIONS OUT.pt`.
 
 Run in a folder with tiny.yml and with the project's folder in PYTHONPATH. Each iteration has the same eight images,
-shared among the processes, each of which works on its share in so many parts as a third argument says; in float64, the
-encoder frozen for the first half. Fails where two processes have different weights after an iteration; writes the
+shared among the processes, each of which works on its share in so many parts as a third argument says; a fourth is the
+noise (uniform), a fifth the reduction of the losses (mean). In float64, the encoder frozen for the first half. Fails where two processes have different weights after an iteration; writes the
 losses and the final weights of rank 0.
 """
 
@@ -23,13 +23,14 @@ from tests.helpers import image_pair
 IMAGES = 8
 
 
-def main(iterations: int, out: Path, parts: int) -> None:
+def main(iterations: int, out: Path, parts: int = 1, noise: str = "uniform", reduction: str = "mean") -> None:
     opt = load_run("tiny.yml", is_train=True, launcher="pytorch" if "RANK" in os.environ else "none").opt
     freeze = iterations // 2
     opt["train"].update(freeze_encoder_iters=freeze, accumulation_steps=parts, grad_clip=1.0)
     opt["train"]["scheduler"]["milestones"] = [freeze]
-    opt["train"]["pixel_opt"] = {"type": "L1Loss"}  # through the inverse, in the same forward
-    opt["network_g"]["noise"] = "none"
+    opt["train"]["pixel_opt"] = {"type": "L1Loss", "reduction": reduction}  # through the inverse, in the same forward
+    opt["train"]["nll_opt"]["reduction"] = reduction
+    opt["network_g"]["noise"] = noise
     torch.set_default_dtype(torch.float64)
     model = build_model(opt)
     net = model.get_bare_model(model.net_g)
@@ -39,7 +40,8 @@ def main(iterations: int, out: Path, parts: int) -> None:
         brightness = (0.2 + torch.arange(IMAGES).view(-1, 1, 1, 1) / IMAGES + 0.01 * iteration) / 2
         own = slice(opt["rank"], IMAGES, opt["world_size"])
         model.update_learning_rate(iteration)
-        model.feed_data({"gt": (gt * brightness)[own], "lq": (lq * brightness)[own]})
+        draws = IMAGES * iteration + torch.arange(IMAGES)
+        model.feed_data({"gt": (gt * brightness)[own], "lq": (lq * brightness)[own], "draw": draws[own]})
         model.optimize_parameters(iteration)
         log.append(dict(model.get_current_log()))
         for name, value in [*net.state_dict().items(), *model.net_g_ema.state_dict().items()]:
@@ -54,5 +56,5 @@ def main(iterations: int, out: Path, parts: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 1)
+    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *sys.argv[4:])
     leave()  # only now, with the model gone

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import lmdb
+import numpy as np
 import pytest
 import torch
 import yaml
 
+from srflow_plugin.images.files import write_image
+from srflow_plugin.training import distributed
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, leave, mean_over_ranks, own_share
-from tests.helpers import ROOT, run, saved_networks, untrained_network
+from tests.helpers import ROOT, WITHOUT_VALIDATION, run, saved_networks, truncate, untrained_network
 
 
 def test_a_single_process_is_all_there_are() -> None:
@@ -79,12 +82,17 @@ def test_two_processes_train() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
-def test_two_processes_agree_and_take_the_steps_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("noise", "reduction"), [("none", "mean"), ("uniform", "sum"), ("gaussian", "mean"), ("conditional", "sum")]
+)
+def test_two_processes_agree_and_take_the_steps_of_one(
+    noise: str, reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     script = ["-m", "tests.stress.ranks_agree"]
-    run(sys.executable, *script, "10", "one.pt")
-    torchrun(*script, "10", "two.pt")
-    torchrun(*script, "10", "parts.pt", "2")
+    run(sys.executable, *script, "10", "one.pt", "1", noise, reduction)
+    torchrun(*script, "10", "two.pt", "1", noise, reduction)
+    torchrun(*script, "10", "parts.pt", "2", noise, reduction)
     one, *others = (torch.load(f"{name}.pt", weights_only=True) for name in ("one", "two", "parts"))
     for other in others:
         for key, value in one["weights"].items():
@@ -134,6 +142,85 @@ def test_the_table_is_the_same_for_any_number_of_processes(workplace: Path) -> N
         transaction.put(b"1", b"broken")  # the second process finds it, and all stop
     output = torchrun(*command, code=1)
     assert output.count("error: data/train_LRx4.lmdb: 1 is not a readable image") == 2
+
+
+def test_the_connection_is_one_for_cpus_where_no_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", joined.append)
+    monkeypatch.setattr(distributed.dist, "new_group", lambda **options: None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    distributed.init_dist("pytorch", use_gpu=False)
+    distributed.init_dist("pytorch")
+    distributed.init_dist("pytorch", backend="gloo")
+    assert joined == ["gloo", "nccl", "gloo"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_images_skipped_by_any_process_are_named_once_and_counted() -> None:
+    folders = [Path("images", kind) for kind in ("HR", "LR")]
+    sections = yaml.safe_load(Path("tiny.yml").read_text())
+    for folder, size in zip(folders, (32, 8), strict=True):
+        folder.mkdir(parents=True)
+        for number in range(8):
+            path = folder / f"{number}.png"
+            write_image(path, np.full((size, size, 3), 20 * number, np.uint8))
+            if folder.name == "HR" and number % 2:
+                truncate(path)
+    train = sections["datasets"]["train"]
+    train.update(dataroot_gt="images/HR", dataroot_lq="images/LR", io_backend={"type": "disk"}, skip_bad_images=True)
+    train["dataset_enlarge_ratio"] = 1
+    sections["train"]["total_iter"] = 4
+    Path("skip.yml").write_text(yaml.safe_dump(sections))
+    output = torchrun("-m", "srflow_plugin", "train", "-opt", "skip.yml", "--force_yml", WITHOUT_VALIDATION)
+    named = [line for line in output.splitlines() if "skipped: images/HR" in line]
+    assert len(named) == 4 and all(sum(f"HR/{number}.png" in line for line in named) == 1 for number in (1, 3, 5, 7))
+    assert "images were skipped or converted, 4 different." in output
+
+
+STOPPED = """
+import os, sys
+from pathlib import Path
+from srflow_plugin.training import stop
+from srflow_plugin.training.pipelines import train_pipeline
+from srflow_plugin.training.setup import load_run
+from srflow_plugin.training.distributed import leave
+import signal
+run = load_run("sr.yml", is_train=True, launcher="pytorch")
+from basicsr.models.sr_model import SRModel
+test = SRModel.test
+def first_image(self):
+    os.kill(os.getpid(), signal.SIGTERM)  # the rank that validates
+    test(self)
+SRModel.test = first_image
+SRModel.model_to_device = lambda self, net: net  # BasicSR's own asks for a GPU
+code = train_pipeline(run)
+print("rank", run.opt["rank"], "ends with", code)
+leave()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_a_model_of_basicsr_stopped_in_a_validation_stops_on_all_ranks() -> None:
+    sections = yaml.safe_load(Path("tiny.yml").read_text())
+    network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
+    sections.update(model_type="SRModel", network_g=network, find_unused_parameters=True)
+    sections["train"] = {
+        **{key: sections["train"][key] for key in ("optim_g", "scheduler", "total_iter")},
+        "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+    }
+    metrics = {"psnr": {"type": "calculate_psnr", "crop_border": 4}}
+    sections["val"] = {"val_freq": 2, "save_img": False, "metrics": metrics}
+    sections["datasets"]["val"].update(dataroot_gt="data/train_HR.lmdb", dataroot_lq="data/train_LRx4.lmdb")
+    Path("sr.yml").write_text(yaml.safe_dump(sections))
+    Path("stopped.py").write_text(STOPPED)
+    output = torchrun("stopped.py")
+    assert "rank 0 ends with 0" in output and "rank 1 ends with 0" in output
+    assert "--auto_resume goes on" in output
 
 
 @pytest.mark.slow

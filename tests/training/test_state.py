@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -162,6 +164,82 @@ def test_a_state_finds_its_networks_from_any_folder(workplace: Path, monkeypatch
     assert train(WITHOUT_VALIDATION, "name=part", "train:total_iter=4", f"path:resume_state={at}") == 0
     shutil.copytree(workplace / "experiments" / "whole", elsewhere / "experiments" / "whole")
     assert_same_networks("whole", "part")
+
+
+# -- what the option file says otherwise when it goes on ---------------------------------------------------------------
+
+STEPS = [WITHOUT_VALIDATION, "train:total_iter=4"]
+LONGER = [WITHOUT_VALIDATION, "train:total_iter=8"]
+
+
+def rates(capsys: pytest.CaptureFixture[str]) -> list[tuple[float, float]]:
+    """Rates of flow and encoder in each line of the log."""
+    lines = capsys.readouterr().err.splitlines()
+    found = [re.search(r"lr_flow: (\S+) lr_encoder: (\S+)", line) for line in lines]
+    return [(float(match[1]), float(match[2])) for match in found if match]
+
+
+def test_changed_rates_and_schedules_hold_from_the_resume_on(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*STEPS, "train.scheduler.milestones=[100]") == 0
+    assert rates(capsys) == [(1e-3, 1e-3)] * 4
+    changed = ["lr=1e-5", "lr_encoder=1e-6", "weight_decay=0.1"]
+    changes = [f"train.optim_g.{change}" for change in changed]
+    assert train(*LONGER, "train.scheduler.milestones=[5, 7]", *changes, "--auto_resume") == 0
+    out = capsys.readouterr()
+    found = [re.search(r"lr_flow: (\S+) lr_encoder: (\S+)", line) for line in out.err.splitlines()]
+    assert [(float(match[1]), float(match[2])) for match in found if match] == [
+        (1e-5, 1e-6),
+        (5e-6, 5e-7),
+        (5e-6, 5e-7),
+        (2.5e-6, 2.5e-7),
+    ]
+    assert "flow lr 0.001 -> 1e-05" in out.err and "encoder weight_decay 0 -> 0.1" in out.err
+    state = read_state(STATES / "8.state")
+    assert [group["weight_decay"] for group in state["optimizers"][0]["param_groups"]] == [0.1, 0.1]
+
+
+def test_a_changed_schedule_is_where_it_would_be_from_the_start(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler = "train.scheduler={type: CosineAnnealingRestartLR, periods: [5, 5], restart_weights: [1, 0.5]}"
+    assert train(*LONGER, scheduler, "name=whole") == 0
+    whole = rates(capsys)
+    assert train(*STEPS, scheduler.replace("[5, 5]", "[6, 6]")) == 0
+    capsys.readouterr()
+    assert train(*LONGER, scheduler, "--auto_resume") == 0
+    assert rates(capsys) == whole[4:]
+
+
+def test_without_changes_nothing_is_said(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*STEPS) == 0 and train(*LONGER, "--auto_resume") == 0
+    assert "Changed since the checkpoint" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", ["val:metrics:std={type: calculate_pixel_std}", "val:temperature=[0, 0.9]", "val:metrics:psnr:better=lower"]
+)
+def test_metrics_that_are_new_since_the_checkpoint_are_recorded(change: str, workplace: Path) -> None:
+    assert train() == 0
+    assert train("train:total_iter=6", change, "--auto_resume") == 0
+    (records,) = read_state(STATES / "6.state")["best_metric_results"].values()  # with the validation after 4
+    assert all(record["iter"] >= 0 for record in records.values() if record["val"] not in (np.inf, -np.inf))
+    assert any(record["iter"] == 4 for record in records.values())
+
+
+def test_the_warm_up_ends_at_the_full_rate_and_loses_no_milestone(tiny_options: Section) -> None:
+    scheduler = {"type": "MultiStepLR", "milestones": [2, 9], "gamma": 0.5}
+    tiny_options["train"]["scheduler"] = scheduler
+    model = build_model(tiny_options)
+    model.optimizers[0].step()
+    seen = []
+    for iteration in range(1, 12):
+        model.update_learning_rate(iteration, warmup_iter=4)
+        seen.append(model.optimizers[0].param_groups[0]["lr"])
+    half, quarter = 5e-4, 2.5e-4
+    # the milestones count from 0, as BasicSR's do: the first lies within the warm-up
+    assert seen == pytest.approx([1e-3 / 4, 1e-3 / 2, half * 3 / 4, *[half] * 6, quarter, quarter])
 
 
 @pytest.mark.slow
