@@ -189,7 +189,7 @@ class SRFlowNet(nn.Module):
         noisy = extended + dequantisation_noise((channels, height, width), seed).to(gt)
         noise_nats = gt.new_full((height, width), channels * math.log(EIGHT_BIT_LEVELS))
         encoding = self._encoding(noisy, lq, features)
-        return encoding._replace(size=tuple(gt.shape[2:]), noise_nats=noise_nats)
+        return encoding._replace(size=(gt.shape[2], gt.shape[3]), noise_nats=noise_nats)
 
     def likelihood(
         self,
@@ -211,7 +211,7 @@ class SRFlowNet(nn.Module):
         noise = dequantisation_noise((channels, height, width), EXTENSION_SEED).to(gt)
         noise_nats = is_new.to(gt.dtype) * (channels * math.log(EIGHT_BIT_LEVELS))
         encoding = self._encoding(extended + is_new * noise, lq, features, noise_level)
-        return encoding._replace(size=tuple(gt.shape[2:]), noise_nats=noise_nats)
+        return encoding._replace(size=(gt.shape[2], gt.shape[3]), noise_nats=noise_nats)
 
     def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
         """Encode ``gt`` given ``lq``: latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
@@ -395,9 +395,7 @@ def dequantisation_noise(shape: tuple[int, int, int], seed: int) -> Tensor:
     return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 0.5) / EIGHT_BIT_LEVELS
 
 
-def drawn(
-    function: Callable[..., Tensor], like: Tensor, generators: Sequence[torch.Generator] | None
-) -> Tensor:
+def drawn(function: Callable[..., Tensor], like: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
     """Draw torch.rand or torch.randn of a shape and type; with ``generators``, on the CPU, each image from its own."""
     if generators is None:
         return function(like.shape, dtype=like.dtype, device=like.device)

@@ -76,8 +76,9 @@ def from_released(state: Weights, name: str = "the checkpoint") -> tuple[Weights
     blocks_read = _released_feature_blocks(scale, num_block, weights)
     source = "the released configuration" if RELEASED_BLOCKS.get((scale, num_block)) == blocks_read else "a guess"
     logger.warning(
-        f"{name} does not say which RRDBs condition its flow: feature_blocks {' '.join(map(str, blocks_read))}, {source} "
-        f"for x{scale} with {num_block} RRDBs; scale_floor {PAPER_SCALE_FLOOR:g}, encoder_skip last_block, as released"
+        f"{name} does not say which RRDBs condition its flow: feature_blocks {' '.join(map(str, blocks_read))}, "
+        f"{source} for x{scale} with {num_block} RRDBs; scale_floor {PAPER_SCALE_FLOOR:g}, encoder_skip last_block, "
+        "as released"
     )
     weights |= setting_buffers(feature_blocks=blocks_read, **OLDEST_SETTINGS)
     return weights, {key: value for key, value in state.items() if key not in names}
@@ -107,8 +108,8 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     blocks = _released_feature_blocks(arguments["scale"], arguments["num_block"], weights)
     if arguments["feature_blocks"] != blocks:
         raise UserError(
-            f"released networks of this size have feature_blocks {blocks}, not {arguments['feature_blocks']}: no way to "
-            "say so there"
+            f"released networks of this size have feature_blocks {blocks}, not {arguments['feature_blocks']}: no way "
+            "to say so there"
         )
     num_upsamplings = arguments["scale"].bit_length() - 1
     names = released_names(arguments["num_block"], num_upsamplings, arguments["num_levels"], arguments["num_steps"])

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--one-sided-noise",
         type=arguments.in_range(int, low=1),
         metavar="Q",
-        help="write down that the network was trained with noise: uniform before version 0.3, with Q noise_levels: 256, "
+        help="write down that the network was trained with noise: uniform before version 0.3; Q: its noise_levels, 256 "
         "unless the option file said otherwise",
     )
     arguments.add_overwrite(parser)

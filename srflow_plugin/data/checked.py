@@ -148,7 +148,7 @@ def close_files() -> None:
 
 
 def _environment(process: int, folder: str, readahead: bool) -> lmdb.Environment:
-    """Open an LMDB once for each process, whatever reads it: it can neither be opened twice in one nor shared by two."""
+    """Open an LMDB once for each process, whatever reads it: it is neither opened twice in one nor shared by two."""
     if (process, folder) not in _environments:
         options = {"readonly": True, "lock": False, "readahead": readahead}  # as BasicSR's client
         _environments[process, folder] = lmdb.open(folder, **options)

@@ -2,8 +2,8 @@
 
 Read in this order: :mod:`bijection` (the contract), :mod:`layers` (ActNorm, invertible 1x1 convolution, squeeze),
 :mod:`coupling` (what the LR image decides), :mod:`multiscale` (levels, splits, latents). They define the flow;
-:mod:`fast` computes the same numbers sooner; :mod:`density` makes a likelihood of them; :mod:`precision` keeps GPUs from
-rounding on the way.
+:mod:`fast` computes the same numbers sooner; :mod:`density` makes a likelihood of them; :mod:`precision` keeps GPUs
+from rounding on the way.
 """
 
 from srflow_plugin.flow.bijection import Bijection, Chain

@@ -43,7 +43,7 @@ def full_precision() -> Iterator[None]:
 
 def _exact_cudnn() -> Callable[[], None]:
     """Turn TF32 off for convolutions on GPUs; return what turns it back."""
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     try:
         was = cudnn.allow_tf32
     except RuntimeError:  # the program uses PyTorch's newer setting, which cannot be mixed with this one

@@ -19,7 +19,7 @@ def pooled(images: Sequence[dict[str, Any]]) -> Row:
     """Put the sums of :func:`srflow_plugin.metrics.calibration.spread_and_error` of images together.
 
     Returns:
-        The sums as "spread"; "rmse" of the samples' mean; "predicted_rmse", which it would be if the samples were right.
+        The sums as "spread"; "rmse" of the samples' mean; "predicted_rmse", what it would be if the samples were right.
     """
     if not all("spread" in image for image in images):
         return {}

@@ -199,7 +199,9 @@ def _draw_image(
         common["code_length_seconds"], bits = _timed(network.code_length, gt, lq, seed, features)
         common["code_length"] = float(bits)
     elif isinstance(network, SRFlowNet):
-        tqdm.write(f"{pair.lr}: drawn in tiles, so that it has no code length (--tile none: whole images)", file=sys.stderr)
+        tqdm.write(
+            f"{pair.lr}: drawn in tiles, so that it has no code length (--tile none: whole images)", file=sys.stderr
+        )
     for method in methods:
         if isinstance(network, SRFlowNet):
             seconds, (samples, exploded) = _timed(_samples, network, lq, method, settings, pair.number, features)

@@ -1,7 +1,7 @@
 """Is the spread of samples true: are they as far from each other as the ground truth is from them?
 
-Samples of a calibrated network and the ground truth are draws from one distribution. All metrics here are of uint8 images
-(H, W, C), and all but the figures of one sample are unbiased in the number of samples: more change their noise only.
+Samples of a calibrated network and the ground truth are draws from one distribution. All metrics here are of uint8
+images (H, W, C). From two samples on they are unbiased in the number of samples: more change their noise only.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def calculate_energy_score(
 def calculate_coverage(
     img: Sequence[np.ndarray], img2: np.ndarray, level: float = 80, crop_border: int = 0, **kwargs: Any
 ) -> float:
-    """Share of pixels and channels, in percent, whose ground truth lies in the samples' central interval of ``level`` %.
+    """Share of values, in percent, whose ground truth lies in the central interval of ``level`` % of the samples.
 
     Near ``level`` the spread is true; above it is too wide, below too narrow. From the rank of the ground truth among
     the samples: where they are calibrated, every rank is equally likely, and the share is ``level`` for any number of
-    samples. Equal grey levels share their ranks.
+    samples. Where they are not, few samples bring it nearer to the level. Equal grey levels share their ranks.
     """
     if not 0 < level < 100:
         raise ValueError(f"level must lie between 0 and 100 percent, not {level}")

@@ -10,7 +10,7 @@ import numpy as np
 def calculate_code_length(
     img: np.ndarray | None = None, img2: np.ndarray | None = None, code_length: float | None = None, **kwargs: Any
 ) -> float:
-    """Bits per dimension of the 8 bit ground truth, at most: :meth:`SRFlowNet.code_length`, which SRFlowModel hands over.
+    """Bits per dimension of the 8 bit ground truth at most: SRFlowNet.code_length, which SRFlowModel hands over.
 
     It does not depend on samples and temperature, so a validation has it once.
 

@@ -13,8 +13,8 @@ from basicsr.utils import img2tensor
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.devices import choose_device
-from srflow_plugin.metrics.diversity import OF_SAMPLES
 from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
+from srflow_plugin.metrics.diversity import OF_SAMPLES
 
 Over = Literal["mean", "best", "mean_image"]
 LOWER_IS_BETTER = (

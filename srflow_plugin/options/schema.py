@@ -167,8 +167,10 @@ class SRFlowVal(Val):
     num_samples: int = option("per image and temperature above 0; metrics are averaged over samples", 1, low=1)
     seed: int = option("of the samples of the first image; each image has the next", 0)
     tile: int | Literal["auto"] | None = option(
-        "sample in tiles of that many LR pixels a side, or `auto`, as memory allows; for large images. The code length is "
-        "computed of whole images all the same", None, low=1
+        "sample in tiles of that many LR pixels a side, or `auto`, as memory allows; for large images. The code length "
+        "is that of the whole image all the same",
+        None,
+        low=1,
     )
     resample: float | None = option(
         "where a sample explodes, draw that place again at the temperature times this, e.g. 0.8 "
@@ -196,7 +198,9 @@ class Metric:
         "mean",
     )
     better: Literal["higher", "lower"] | None = option(
-        "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE, CRPS, energy score and code length, else `higher`", None
+        "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE, CRPS, energy score and code length, else "
+        "`higher`",
+        None,
     )
 
 
@@ -231,7 +235,9 @@ class ImageData:
         False,
     )
     pin_memory: bool = option("as in BasicSR", False)
-    prefetch_mode: Literal["cpu", "cuda"] | None = option("`cuda`, as in BasicSR; `cpu` is what the workers do anyway", None)
+    prefetch_mode: Literal["cpu", "cuda"] | None = option(
+        "`cuda`, as in BasicSR; `cpu` is what the workers do anyway", None
+    )
     num_prefetch_queue: int = option("accepted; the workers read ahead", 1, without_effect=True)
     persistent_workers: bool = option("accepted; the workers go through the data once", False, without_effect=True)
 

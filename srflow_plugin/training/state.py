@@ -294,7 +294,11 @@ def _group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 def _differences(what: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """List the settings that both have and that differ; the rate itself changes with the iterations."""
     pairs = {key: (before[key], after[key]) for key in after if key in before and key != "lr"}
-    return [f"{what}{key.removeprefix('initial_')} {old} -> {new}" for key, (old, new) in pairs.items() if _plain(old) != _plain(new)]
+    return [
+        f"{what}{key.removeprefix('initial_')} {old} -> {new}"
+        for key, (old, new) in pairs.items()
+        if _plain(old) != _plain(new)
+    ]
 
 
 def _plain(value: Any) -> Any:

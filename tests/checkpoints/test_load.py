@@ -13,7 +13,7 @@ from basicsr.models import build_model
 from srflow_plugin import RRDBNetX8, SRFlowNet, load_network
 from srflow_plugin.checkpoints.convert import convert
 from srflow_plugin.checkpoints.fit import Weights, check_encoder_fit
-from srflow_plugin.checkpoints.load import encoder_weights
+from srflow_plugin.checkpoints.load import encoder_weights, flat_weights
 from srflow_plugin.errors import UserError
 from tests.helpers import image_pair, released_like, small_network
 
@@ -141,3 +141,34 @@ def test_training_starts_from_a_pretrained_encoder(tiny_options: dict[str, Any])
         assert torch.equal(encoder.conv_first.weight, rrdb.conv_first.weight)
         assert torch.equal(encoder.upconvs[0].bias, rrdb.conv_up1.bias)
         assert torch.equal(encoder.body[1].rdb3.conv5.weight, rrdb.body[1].rdb3.conv5.weight)
+
+
+def test_a_file_that_does_not_say_whether_its_noise_was_centred_is_told_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = small_network().state_dict()
+    load_network(state)
+    assert not caplog.records
+    del state["settings.one_sided_noise"]
+    torch.save({"params": state}, tmp_path / "old.pth")
+    assert load_network(tmp_path / "old.pth").shift == 0
+    assert "old.pth is older than version 0.3 and does not say whether its noise was centred" in caplog.text
+    assert load_network(state, one_sided_noise=32).shift == 1 / 64
+    caplog.clear()
+    convert(tmp_path / "old.pth", tmp_path / "new.pth", one_sided_noise=256)
+    caplog.clear()
+    assert load_network(tmp_path / "new.pth").shift == 1 / 512 and not caplog.records
+    with pytest.raises(RuntimeError, match=r"one_sided_noise is 256\.0 in the checkpoint and None in the network"):
+        small_network().load_state_dict(load_network(tmp_path / "new.pth").state_dict())
+
+
+def test_parameters_of_other_networks_may_be_called_scale() -> None:
+    weights = {"a.weight": torch.ones(2), "a.scale": torch.ones(3), "a.weight.scale": torch.full((2,), 2.0)}
+    assert flat_weights(weights, "params", "it").keys() == weights.keys()
+    stored = {
+        "b.weight": torch.ones(2, dtype=torch.int8),
+        "b.weight.scale": torch.full((2,), 2.0),
+        "scale": torch.ones(1),
+    }
+    read = flat_weights(stored, "params", "it")
+    assert read.keys() == {"b.weight", "scale"} and read["b.weight"].tolist() == [2, 2]

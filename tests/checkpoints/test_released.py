@@ -14,7 +14,7 @@ from srflow_plugin.checkpoints.fit import Weights
 from srflow_plugin.checkpoints.released import from_released, released_names, to_released
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import bits_per_dimension, latents_log_prob
-from tests.helpers import SHARED, plain_encode, small_network
+from tests.helpers import SHARED, image_pair, plain_encode, small_network
 
 REFERENCE = SHARED / "reference"
 
@@ -105,3 +105,53 @@ def test_a_network_that_the_released_code_does_not_know_is_not_written_for_it() 
     ):
         with pytest.raises(UserError, match=f"the released networks have {next(iter(setting))}"):
             to_released(small_network(4, **setting).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("scale", "num_levels", "num_block", "blocks"),
+    [(4, 3, 23, (1, 8, 15, 22)), (8, 4, 23, (1, 3, 5, 7)), (8, 4, 8, (1, 3, 5, 7))],
+)
+def test_a_released_file_is_computed_with_the_blocks_of_its_configuration_and_that_is_said(
+    scale: int, num_levels: int, num_block: int, blocks: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Random weights, their flow layer by layer with exactly these RRDBs' outputs, enlarged, behind each level's own.
+    sizes = {"num_feat": 4, "num_grow_ch": 2, "hidden_channels": 4, "num_steps": 1, "scale_floor": 1e-4}
+    released = to_released(
+        small_network(scale, num_levels=num_levels, num_block=num_block, feature_blocks=blocks, **sizes).state_dict()
+    )
+    network = load_network(released).double()
+    (said,) = (record.message for record in caplog.records)
+    assert f"feature_blocks {' '.join(map(str, blocks))}, the released configuration for x{scale}" in said
+    gt, lq = image_pair(scale, 4, 4, dtype=torch.float64)
+    encoder = network.encoder
+    with torch.no_grad():
+        hidden, outputs = encoder.conv_first(lq), []
+        for block in encoder.body:
+            hidden = block(hidden)
+            outputs.append(hidden)
+        own = [encoder.conv_body(hidden) + hidden]
+        for conv in encoder.upconvs:
+            enlarged = torch.nn.functional.interpolate(own[-1], scale_factor=2, mode="nearest")
+            own.append(torch.nn.functional.leaky_relu(conv(enlarged), 0.2))
+        half = torch.nn.functional.interpolate(own[0], scale_factor=0.5, mode="bilinear", align_corners=False)
+        contexts = []
+        for features in [*reversed(own), half][:num_levels]:
+            size = features.shape[2:]
+            coarse = [torch.nn.functional.interpolate(outputs[block], size, mode="nearest") for block in blocks]
+            contexts.append(torch.cat([features, *coarse], dim=1))
+        latents, logdet = network.flow(gt, contexts)
+        ours, our_logdet = network.encode(gt, lq)
+    for one, other in zip(ours, latents, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(our_logdet, logdet, rtol=1e-9, atol=1e-9)
+
+
+def test_other_blocks_than_the_released_configuration_are_not_written_for_it() -> None:
+    network = small_network(8, num_levels=4, num_block=23, feature_blocks=(1, 8, 15, 22))
+    with pytest.raises(UserError, match=r"released networks of this size have feature_blocks \(1, 3, 5, 7\)"):
+        to_released(network.state_dict())
+
+
+def test_a_size_that_was_never_released_is_a_guess(caplog: pytest.LogCaptureFixture) -> None:
+    load_network(to_released(small_network().state_dict()))
+    assert "feature_blocks 0 1, a guess for x4 with 2 RRDBs" in caplog.text

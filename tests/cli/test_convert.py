@@ -42,3 +42,12 @@ def test_nothing_is_overwritten_unless_asked(capsys: pytest.CaptureFixture[str])
     Path("b.pth").write_text("mine")
     assert srflow_command(["convert", "a.pth", "b.pth", "--overwrite"]) == 0
     assert load_network("b.pth").scale == 4
+
+
+def test_one_sided_noise_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = small_network().state_dict()
+    del state["settings.one_sided_noise"]
+    torch.save({"params": state}, "old.pth")
+    assert srflow_command(["convert", "old.pth", "new.safetensors", "--one-sided-noise", "256"]) == 0
+    assert load_network("new.safetensors").shift == 1 / 512

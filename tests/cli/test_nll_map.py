@@ -39,8 +39,8 @@ def test_the_mean_is_the_nll(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_bits_of_the_8_bit_image_have_a_map_and_a_name_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     srflow("nll-map hr.png --lq lr.png --code-length -o bits.npy")
     with torch.no_grad():
-        pair = (to_tensor(read_image(Path(name))) for name in ("hr.png", "lr.png"))
-        bits = load_network("net.pth").code_length(*pair)
+        gt, lq = (to_tensor(read_image(Path(name))) for name in ("hr.png", "lr.png"))
+        bits = load_network("net.pth").code_length(gt, lq)
     assert np.load("bits.npy").mean() == pytest.approx(bits.item(), rel=1e-4)
     out = capsys.readouterr().out
     assert f"mean {bits.item():.4f} bits/dim of the 8 bit image at most" in out and "NLL" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from basicsr.data import build_dataset
 
 from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, read_bgr
@@ -197,3 +199,21 @@ def test_grey_images_are_used_and_named(folders: Path, capsys: pytest.CaptureFix
     write(folders / "LR" / "0.png", read_bgr(folders / "LR" / "0.png")[..., 0])
     assert train(*FROM_FOLDERS) == 0
     assert "pairs/LR/0.png is grey; it is used as three equal channels" in capsys.readouterr().err
+
+
+def test_data_sets_may_share_an_lmdb(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sections = yaml.safe_load(Path("tiny.yml").read_text())
+    val = sections["datasets"]["val"]
+    shutil.copytree("data/val_LRx4.lmdb", "data/other_LRx4.lmdb")
+    Path("link").symlink_to("data")
+    sections["datasets"]["val_2"] = {**val, "name": "other", "dataroot_lq": "data/other_LRx4.lmdb"}
+    sections["datasets"]["val_3"] = {**val, "name": "same", "dataroot_gt": "link/val_HR.lmdb"}
+    sections["datasets"]["val_3"]["io_backend"] = {"type": "lmdb", "readahead": True}
+    sections["datasets"]["val_4"] = {**sections["datasets"]["val"], "name": "trained", **TRAINED}
+    Path("tiny.yml").write_text(yaml.safe_dump(sections))
+    assert train() == 0
+    err = capsys.readouterr().err
+    assert all(f"Validation {name}" in err for name in ("held_out", "other", "same", "trained"))
+
+
+TRAINED = {"dataroot_gt": "data/train_HR.lmdb", "dataroot_lq": "data/train_LRx4.lmdb"}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from srflow_plugin.flow import ActNorm, Chain, ChannelAffine, InvertibleConv1x1, Squeeze, initialize_from_data
+from tests.helpers import image_pair, small_network
 
 CHANNELS = 5
 
@@ -49,3 +50,29 @@ def test_initialisation_happens_once_and_is_remembered(x: torch.Tensor) -> None:
     fresh.load_state_dict(layer.state_dict())
     assert fresh.initialized
     assert isinstance(fresh, ChannelAffine)
+
+
+def test_layers_that_have_seen_data_are_left_alone(x: torch.Tensor) -> None:
+    seen, fresh = ActNorm(x.shape[1]), ActNorm(x.shape[1])
+    seen.fit(3 * x + 1)
+    before = {name: value.clone() for name, value in seen.state_dict().items()}
+    chain = Chain([seen, fresh])
+    initialize_from_data(lambda: chain(x, None), chain)
+    assert all(torch.equal(value, before[name]) for name, value in seen.state_dict().items())
+    assert bool(fresh.initialized)
+    std = chain(x, None)[0].std((0, 2, 3), correction=0)
+    torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("flat", ["one channel", "all"])
+def test_a_flat_first_batch_does_not_make_the_next_enormous(flat: str) -> None:
+    network = small_network(scale_floor=0.3)
+    for layer in network.modules():
+        if isinstance(layer, ChannelAffine):
+            layer.initialized.fill_(False)
+    gt, lq = image_pair(4, 4, 6)
+    first = gt.clone()
+    first[:, slice(0, 1) if flat == "one channel" else slice(None)] = 1.0
+    network.initialize(first, lq)
+    with torch.no_grad():
+        assert network(gt, lq).abs().max() < 1000  # with scales of a million it was 1e12

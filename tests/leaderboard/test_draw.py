@@ -46,7 +46,11 @@ def test_the_files_are_the_networks_samples(benchmark_command: list[str]) -> Non
 def test_in_tiles_there_is_no_likelihood(benchmark_command: list[str]) -> None:
     assert srflow_command([*benchmark_command, "--tile", "6"]) == 0
     values = Records(Path("out/drawn.jsonl")).values["Set5", "net tau 0.1", "img1.png"]
-    assert "code_length" not in values and "encoder_seconds" not in values and values["seconds"] == values["network_seconds"]
+    assert (
+        "code_length" not in values
+        and "encoder_seconds" not in values
+        and values["seconds"] == values["network_seconds"]
+    )
 
 
 def test_another_network_in_the_same_table(benchmark_command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,3 +257,45 @@ def test_the_batch_in_parts_takes_the_same_step(tiny_options: Section) -> None:
         assert log["grad_norm"] > 0.1
         assert log == pytest.approx(results[0][0], abs=1e-9)
         assert all((value.double() - results[0][1][key].double()).abs().max() < 1e-9 for key, value in state.items())
+
+
+def test_the_mean_of_what_is_frozen_stays_as_it_is(tiny_options: Section) -> None:
+    tiny_options["train"].update(freeze_encoder_iters=1000, ema_decay=0.999)
+    model = build_model(tiny_options)
+    train_model(model, 1, 1)
+    with torch.no_grad():  # values of every size
+        for parameter in model.net_g.encoder.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.37)
+    model._restart_ema()
+    for _ in range(200):
+        model.model_ema(0.999)
+    ema = weights(model.net_g_ema.encoder)
+    assert all(torch.equal(ema[name], value) for name, value in weights(model.net_g.encoder).items())
+
+
+@pytest.mark.parametrize("noise", ["uniform", "gaussian", "conditional"])
+def test_the_noise_of_a_step_is_that_of_its_draws(noise: str, tiny_options: Section) -> None:
+    tiny_options["network_g"]["noise"] = noise
+    losses: list[float] = []
+    for draws in ([4, 5], [4, 5], [6, 7]):
+        set_random_seed(0)
+        model = build_model(tiny_options)
+        torch.manual_seed(len(losses))  # which the noise does not come from
+        model.feed_data({**model_batch(), "draw": torch.tensor(draws)})
+        model.optimize_parameters(1)
+        losses.append(model.get_current_log()["l_nll"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_sum_over_the_batch_is_one_in_any_number_of_parts(steps: int, tiny_options: Section) -> None:
+    tiny_options["network_g"]["noise"] = "none"
+    tiny_options["train"].update(accumulation_steps=steps, grad_clip=1e9)
+    gradients = []
+    for reduction in ("mean", "sum"):
+        tiny_options["train"]["nll_opt"] = {"type": "NLLLoss", "reduction": reduction}
+        set_random_seed(0)
+        model = build_model(tiny_options)
+        train_model(model, 1, 1)
+        gradients.append(model.get_current_log()["grad_norm"])
+    assert gradients[1] == pytest.approx(2 * gradients[0], rel=1e-4)  # two images

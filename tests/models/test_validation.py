@@ -17,6 +17,7 @@ from srflow_plugin.images.files import read_image
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels
 from srflow_plugin.options.schema import Section
+from srflow_plugin.sampling.draw import draw
 from tests.helpers import model_batch, train_model
 
 
@@ -164,3 +165,25 @@ def test_images_without_ground_truth_are_sampled_all_the_same(tiny_options: Sect
     visuals = model.get_current_visuals()
     assert set(visuals) == {"lq", "result"}
     assert visuals["result"].shape == (2, 3, 16, 16)
+
+
+def test_each_image_has_a_seed_of_its_own_and_leaves_no_samples_behind(
+    tiny_options: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_options["datasets"]["val"].update(dataroot_gt="data/train_HR.lmdb", dataroot_lq="data/train_LRx4.lmdb")
+    tiny_options["val"].update(seed=5, temperature=0.8)
+    tiny_options["val"]["metrics"]["bits"] = {"type": "calculate_code_length"}
+    model = build_model(tiny_options)
+    train_model(model, 1, 1)
+    seeds: list[int] = []
+
+    def spy(network: Any, lq: Any, temperature: float, num_samples: int, seed: int, **options: Any) -> Any:
+        seeds.append(seed)
+        return draw(network, lq, temperature, num_samples, seed, **options)
+
+    monkeypatch.setattr("srflow_plugin.models.validation.draw", spy)
+    loader = val_loader(tiny_options)
+    model.validation(loader, 1, None, save_img=False)
+    images = len(loader.dataset)  # type: ignore[arg-type]
+    assert sorted(set(seeds)) == list(range(5, 5 + images)) and images > 1
+    assert not hasattr(model, "output") and not hasattr(model, "gt") and model.features is None

@@ -157,3 +157,17 @@ def test_options_without_effect_are_noted() -> None:
         "datasets.train.num_prefetch_queue changes nothing",
         "datasets.val.persistent_workers changes nothing",
     ]
+
+
+def test_what_one_might_expect_otherwise_is_noted() -> None:
+    opt = load_options(TINY, ["network_g.noise_levels=32", "val.tile=64", "val.metrics.bits={type: calculate_nll}"])
+    check_file(opt, is_train=True)
+    assert notes(opt) == [
+        "network_g.noise_levels: with 32 l_nll bounds no code of 8 bit images",
+        "val.tile: the code length is computed of whole images all the same",
+    ]
+    assert notes(load_options(TINY)) == []
+
+
+def test_no_noise_can_be_said_on_the_command_line(workplace: Path) -> None:
+    assert load_run("tiny.yml", is_train=True, force=["network_g:noise=none"]).opt["network_g"]["noise"] is None

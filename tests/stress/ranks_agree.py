@@ -2,8 +2,8 @@
 
 Run in a folder with tiny.yml and with the project's folder in PYTHONPATH. Each iteration has the same eight images,
 shared among the processes, each of which works on its share in so many parts as a third argument says; a fourth is the
-noise (uniform), a fifth the reduction of the losses (mean). In float64, the encoder frozen for the first half. Fails where two processes have different weights after an iteration; writes the
-losses and the final weights of rank 0.
+noise (uniform), a fifth the reduction of the losses (mean). In float64, the encoder frozen for the first half. Fails
+where two processes have different weights after an iteration; writes the losses and the final weights of rank 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.helpers import image_pair
 IMAGES = 8
 
 
-def main(iterations: int, out: Path, parts: int = 1, noise: str = "uniform", reduction: str = "mean") -> None:
+def main(iterations: int, out: Path, parts: int, noise: str, reduction: str) -> None:
     opt = load_run("tiny.yml", is_train=True, launcher="pytorch" if "RANK" in os.environ else "none").opt
     freeze = iterations // 2
     opt["train"].update(freeze_encoder_iters=freeze, accumulation_steps=parts, grad_clip=1.0)
@@ -56,5 +56,6 @@ def main(iterations: int, out: Path, parts: int = 1, noise: str = "uniform", red
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]), *sys.argv[4:])
+    parts, noise, reduction = [*sys.argv[3:], *("1", "uniform", "mean")[len(sys.argv) - 3 :]]
+    main(int(sys.argv[1]), Path(sys.argv[2]), int(parts), noise, reduction)
     leave()  # only now, with the model gone

@@ -218,7 +218,8 @@ def test_without_changes_nothing_is_said(workplace: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "change", ["val:metrics:std={type: calculate_pixel_std}", "val:temperature=[0, 0.9]", "val:metrics:psnr:better=lower"]
+    "change",
+    ["val:metrics:std={type: calculate_pixel_std}", "val:temperature=[0, 0.9]", "val:metrics:psnr:better=lower"],
 )
 def test_metrics_that_are_new_since_the_checkpoint_are_recorded(change: str, workplace: Path) -> None:
     assert train() == 0
