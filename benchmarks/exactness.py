@@ -35,6 +35,7 @@ def plain_decode(network: SRFlowNet, latents: list[Tensor], lq: Tensor) -> Tenso
     """Image by the layers' own inverse."""
     _, contexts = network.flow_inputs(lq, lq)
     image, _ = network.flow.inverse(latents, contexts)
+    image = image - network.shift
     return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
 
 
@@ -43,7 +44,7 @@ def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[
     drawn = [0.8 * torch.randn(1, *shape, generator=generator) for shape in network.latent_shapes(*lq.shape[2:])]
     with torch.no_grad():
         latents, _ = network.encode(gt, lq)
-        nll = network(gt, lq)
+        nll = network.encoding(gt, lq).nll()
         plain_latents, plain = plain_nll(network, gt, lq)
         pairs: dict[str, list[tuple[Tensor, Tensor]]] = {
             "latents": [(a, b) for a, b in zip(latents, plain_latents, strict=True)],
@@ -54,7 +55,7 @@ def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[
         result = {name: max((a - b).abs().max().item() for a, b in both) for name, both in pairs.items()}
         zeros = [net.sample(lq, 0)[0].clamp(0, 1) for net in (network, half)]
         psnrs = [-10 * (zero - gt).square().mean().log10().item() for zero in zeros]
-        result["bfloat16: NLL, bits per dimension"] = (half(gt, lq) - nll).abs().item()
+        result["bfloat16: NLL, bits per dimension"] = (half.encoding(gt, lq).nll() - nll).abs().item()
         result["bfloat16: PSNR of tau = 0, dB"] = abs(psnrs[0] - psnrs[1])
     return result
 

@@ -117,6 +117,7 @@ def plain_decode(network: SRFlowNet, latents: Sequence[torch.Tensor], lq: torch.
     """Decode by the layers' own ``inverse``."""
     contexts = network._contexts(network.features(lq))
     image, _ = network.flow.inverse(latents, [one.expanded() for one in contexts])
+    image = image - network.shift
     return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
 
 

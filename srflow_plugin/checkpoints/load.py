@@ -108,8 +108,8 @@ def weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> t
         if "settings.one_sided_noise" not in weights:
             logger.warning(
                 f"{name} is older than version 0.3 and does not say whether its noise was centred; that is assumed. If "
-                "it was trained with noise: uniform, its images are half a level too bright: `srflow convert IN OUT "
-                "--one-sided-noise 256` writes that down (with another number of noise_levels that)"
+                "it was trained with noise: uniform, its images are half a level too bright; `srflow convert IN OUT "
+                "--one-sided-noise 256` writes that down (256: its noise_levels)"
             )
         weights = {**older, **weights}
         return weights, unused or dict(state.get("unused", {}))

@@ -198,8 +198,8 @@ class Metric:
         "mean",
     )
     better: Literal["higher", "lower"] | None = option(
-        "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE, CRPS, energy score and code length, else "
-        "`higher`",
+        "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE, CRPS, energy score and code length, "
+        "else `higher`",
         None,
     )
 
