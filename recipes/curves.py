@@ -43,7 +43,7 @@ def curves(text: str) -> tuple[dict[int, float], dict[int, float]]:
     """Read the NLL by iteration, of batches and of held-out images: a validation's lines follow its iteration's."""
     training: dict[int, float] = {}
     held: dict[int, float] = {}
-    for step, nll, held_nll in re.findall(r"iter: *([\d,]+),.*l_nll: (\S+)|# nll: ([\d.-]+)", text):
+    for step, nll, held_nll in re.findall(r"iter: *([\d,]+),.*l_nll: (\S+)|# (?:code_length|nll): ([\d.-]+)", text):
         if step:
             training[int(step.replace(",", ""))] = float(nll)
         else:

@@ -1,8 +1,8 @@
 """Train the networks that come with the package, from folders of images to small files, by one command.
 
 `python recipes/train.py --photographs BSDS400 T91 --faces faces/train -o DIR` prepares LMDBs, pretrains each encoder
-with L1 (BasicSR's SRModel), trains the flow with NLL, the encoder frozen at first, and packs
-`DIR/srflow_x4.safetensors` and `DIR/srflow_x8_face.safetensors`. Killed, the same command goes on. Of the first folder
+with L1 (BasicSR's SRModel), trains the flow with NLL, the encoder frozen at first, then both in float32, and packs the
+mean of the last weights as `DIR/srflow_x4.safetensors` and `DIR/srflow_x8_face.safetensors`. Killed, the same command goes on. Of the first folder
 every twentieth photograph and every 48th face is held out. docs/model_card.md has times, curves and figures.
 """
 
@@ -58,13 +58,13 @@ def prepare(output: Path, name: str, *options: str) -> None:
 
 
 def train(output: Path, name: str) -> None:
-    """Train the encoder, then the flow; pack the file."""
-    for stage in ("RRDB", "SRFlow"):
-        run(output, "train", "-opt", str(HERE / f"{stage}_{name}.yml"), "--auto_resume")
+    """Train the encoder, then the flow, then both in full precision; pack the file."""
+    for stage in (f"RRDB_{name}", f"SRFlow_{name}", f"SRFlow_{name}_finish"):
+        run(output, "train", "-opt", str(HERE / f"{stage}.yml"), "--auto_resume")
     file = output / f"srflow_{name}.safetensors"
     file.unlink(missing_ok=True)
-    checkpoint = f"experiments/SRFlow_{name}/models/net_g_latest.pth"
-    run(output, "convert", checkpoint, file.name, "--storage", STORAGE[name], "--param-key", "params")
+    checkpoint = f"experiments/SRFlow_{name}_finish/models/net_g_latest.pth"
+    run(output, "convert", checkpoint, file.name, "--storage", STORAGE[name])
 
 
 def run(folder: Path, *arguments: str) -> None:
