@@ -49,12 +49,14 @@ def convert(
 
 
 def stored(weights: Weights, storage: Storage) -> Weights:
-    """Weights in less space: "half" has matrices and convolutions in float16, "compact" the encoder's convolutions in
-    int8 moreover, with a scale for each output channel. :func:`flat_weights` reads them; networks work in float32.
+    """Weights in less space: "half" has matrices and convolutions in float16, "compact" the RRDBs' convolutions in int8
+    moreover, with a scale for each output channel. :func:`flat_weights` reads them; networks work in float32.
+
+    The encoder's few other convolutions carry the brightness of an image, which int8 moves by a grey level.
     """
     result = {}
     for key, value in weights.items():
-        if storage == "compact" and value.ndim == CONVOLUTION_NDIM and key.startswith("encoder."):
+        if storage == "compact" and value.ndim == CONVOLUTION_NDIM and key.startswith("encoder.body."):
             scale = value.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
             result[key], result[key + SCALE_SUFFIX] = (value / scale).round().to(torch.int8), scale
         else:
