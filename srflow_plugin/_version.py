@@ -1,3 +1,3 @@
 """The version, in one place: setup.py, ``--version`` and downloads read it here."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

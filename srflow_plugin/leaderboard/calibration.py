@@ -73,7 +73,7 @@ def draw_figure(path: Path, rows: Sequence[Row], title: str) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6))
     for row in rows:
         count, predicted, squared = (np.array(row["spread"][name]) for name in ("count", "predicted", "squared"))
-        full = count >= MIN_VALUES_IN_BIN
+        full = (count >= MIN_VALUES_IN_BIN) & (predicted > 0)  # of a logarithm
         points = (np.sqrt(values[full] / count[full]) for values in (predicted, squared))
         left.plot(*points, "o-", markersize=3, label=row["method"])
         levels = [int(key.removeprefix("coverage_")) for key in row if key.startswith("coverage_")]
