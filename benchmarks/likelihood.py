@@ -4,9 +4,10 @@
     python benchmarks/likelihood.py tf32 NETWORK HR_FOLDER LR_FOLDER
 
 "sizes" prints the mean code length of whole images and of each cut to an odd number of LR pixels, as it is and as it
-was before version 0.3 (noise extended with the image, bits divided by the extended size). "tf32" emulates TF32 on the CPU:
-it rounds what convolutions multiply to 10 bits wherever PyTorch's setting allows it. Printed are the largest errors of
-the round trip in grey levels and the number of wrong 8 bit values, as it is and with the flow's protection taken away.
+was before version 0.3 (noise extended with the image, bits divided by the extended size). "tf32" emulates TF32 on the
+CPU: it rounds what convolutions multiply to 10 bits wherever PyTorch's setting allows it. Printed are the largest
+errors of the round trip in grey levels and the number of wrong 8 bit values, as it is and with the flow's protection
+taken away.
 """
 
 from __future__ import annotations
