@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from srflow_plugin.images.files import find_images, read_image
 from srflow_plugin.images.tensors import to_pixels, to_tensor
 
 Pair = tuple[np.ndarray, np.ndarray]
-NOISE = {
+NOISE: dict[str, dict[str, Any]] = {
     "none": {"noise": "none"},
     "uniform": {"noise": "uniform"},
     "uniform, one-sided": {"noise": "uniform", "one_sided_noise": 256},
@@ -99,11 +100,11 @@ def compare_noise(args: argparse.Namespace) -> None:
                 sys.stdout.flush()
 
 
-def start_with(checkpoint: str, setting: dict[str, str | int]) -> SRFlowNet:
+def start_with(checkpoint: str, setting: dict[str, Any]) -> SRFlowNet:
     """Load a network and give it a noise setting; a network that is told its noise reads it with weights of 0."""
     network = load_network(checkpoint, one_sided_noise=setting.get("one_sided_noise"))
     if setting["noise"] != "conditional":
-        network.noise = str(setting["noise"])
+        network.noise = setting["noise"]
         return network
     told = load_network_like(network)
     state, own = network.state_dict(), network.encoder.conv_first.weight.shape[0]
@@ -133,7 +134,7 @@ def train(network: SRFlowNet, images: Sequence[np.ndarray], iterations: int) -> 
             group["lr"] = 2e-4 * (1 - iteration / iterations)
         crops = [crop(images[int(rng.integers(len(images)))], rng) for _ in range(BATCH)]
         gt, lq = (torch.cat([to_tensor(image) for image in part]) for part in zip(*crops, strict=True))
-        loss: Tensor = network(gt, lq, noise_seeds=range(BATCH * iteration, BATCH * (iteration + 1))).mean()  # type: ignore[union-attr]
+        loss: Tensor = network(gt, lq, noise_seeds=range(BATCH * iteration, BATCH * (iteration + 1))).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.flow.parameters(), 10)
