@@ -68,6 +68,7 @@ def test_scores_of_one_and_of_several_processes(benchmark_command: list[str], mo
     assert len(scores["1"]) == len(scores["2"]) == 2 * 2 * 4
     for one, other in zip(scores["1"], scores["2"], strict=True):
         assert one[:-1] == other[:-1]
+        assert (one[-1].pop("spread", None) is None) == (other[-1].pop("spread", None) is None)  # sums by bin
         assert one[-1] == pytest.approx(other[-1], rel=1e-5, abs=1e-5)  # sums in other orders, with other threads
 
 
