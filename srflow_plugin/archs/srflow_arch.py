@@ -185,11 +185,9 @@ class SRFlowNet(nn.Module):
     def dequantised(self, gt: Tensor, lq: Tensor, seed: int = 0, features: Sequence[Context] | None = None) -> Encoding:
         """Encode the 8 bit image ``gt`` with noise on every value: what :meth:`code_length` is the ``nll`` of."""
         extended = self._extended(gt, lq)
-        channels, height, width = extended.shape[1:]
-        noisy = extended + dequantisation_noise((channels, height, width), seed).to(gt)
-        noise_nats = gt.new_full((height, width), channels * math.log(EIGHT_BIT_LEVELS))
-        encoding = self._encoding(noisy, lq, features)
-        return encoding._replace(size=(gt.shape[2], gt.shape[3]), noise_nats=noise_nats)
+        everywhere = torch.ones_like(extended[0, 0])
+        encoding = self._encoding(extended, lq, features, noisy=everywhere, seed=seed)
+        return encoding._replace(size=(gt.shape[2], gt.shape[3]))
 
     def likelihood(
         self,
@@ -205,13 +203,10 @@ class SRFlowNet(nn.Module):
         extended = self._extended(gt, lq)
         if extended.shape == gt.shape:
             return self._encoding(extended, lq, features, noise_level)
-        channels, height, width = extended.shape[1:]
-        is_new = torch.ones(height, width, dtype=torch.bool, device=gt.device)
-        is_new[: gt.shape[2], : gt.shape[3]] = False
-        noise = dequantisation_noise((channels, height, width), EXTENSION_SEED).to(gt)
-        noise_nats = is_new.to(gt.dtype) * (channels * math.log(EIGHT_BIT_LEVELS))
-        encoding = self._encoding(extended + is_new * noise, lq, features, noise_level)
-        return encoding._replace(size=(gt.shape[2], gt.shape[3]), noise_nats=noise_nats)
+        new = torch.ones_like(extended[0, 0])
+        new[: gt.shape[2], : gt.shape[3]] = 0
+        encoding = self._encoding(extended, lq, features, noise_level, noisy=new, seed=EXTENSION_SEED)
+        return encoding._replace(size=(gt.shape[2], gt.shape[3]))
 
     def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
         """Encode ``gt`` given ``lq``: latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
@@ -242,10 +237,22 @@ class SRFlowNet(nn.Module):
         return self._encoding(self._extended(gt, lq), lq, features, noise_level)
 
     def _encoding(
-        self, extended: Tensor, lq: Tensor, features: Sequence[Context] | None, noise_level: Tensor | None = None
+        self,
+        extended: Tensor,
+        lq: Tensor,
+        features: Sequence[Context] | None,
+        noise_level: Tensor | None = None,
+        noisy: Tensor | None = None,
+        seed: int = 0,
     ) -> Encoding:
+        """Encode an extended image; where ``noisy`` (H, W) is 1 with dequantisation noise, which is counted."""
         contexts = self._contexts(self.features(lq) if features is None else features, noise_level)
-        return fast.encode(self.flow, extended + self.shift, contexts)
+        if noisy is None:
+            return fast.encode(self.flow, extended + self.shift, contexts)
+        channels, height, width = extended.shape[1:]
+        noise = noisy * dequantisation_noise((channels, height, width), seed).to(extended)
+        encoding = fast.encode(self.flow, extended + noise + self.shift, contexts)
+        return encoding._replace(noise_nats=noisy * (channels * math.log(EIGHT_BIT_LEVELS)))
 
     def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
         """Decode latents given ``lq`` (B, 3, h, w): image (B, 3, scale*h, scale*w), not clamped; inverse of encode."""

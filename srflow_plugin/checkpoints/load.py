@@ -103,15 +103,14 @@ def weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> t
     if any(key.startswith("flow.") for key in flat):
         unused = {key.removeprefix(UNUSED_PREFIX): flat[key] for key in flat if key.startswith(UNUSED_PREFIX)}
         weights = {key: value for key, value in flat.items() if not key.startswith(UNUSED_PREFIX)}
-        # A checkpoint older than a setting has none; the network then was as the released ones are.
-        older = setting_buffers(**OLDEST_SETTINGS)
         if "settings.one_sided_noise" not in weights:
             logger.warning(
                 f"{name} is older than version 0.3 and does not say whether its noise was centred; that is assumed. If "
                 "it was trained with noise: uniform, its images are half a level too bright; `srflow convert IN OUT "
                 "--one-sided-noise 256` writes that down (256: its noise_levels)"
             )
-        weights = {**older, **weights}
+        # A checkpoint older than a setting has none; the network then was as the released ones are.
+        weights = {**setting_buffers(**OLDEST_SETTINGS), **weights}
         return weights, unused or dict(state.get("unused", {}))
     if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
         raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from srflow_plugin.leaderboard.draw import family_of
 from srflow_plugin.metrics.calibration import BIN_EDGES
 
 Row = dict[str, Any]  # of summary.json
@@ -49,7 +50,7 @@ def sentences(rows: Sequence[Row], distance: str) -> list[str]:
     families: dict[str, list[Row]] = {}
     for row in rows:
         if row["tau"] and row.get("rmse") and row.get("predicted_rmse"):
-            families.setdefault(row["method"].rpartition(" tau ")[0], []).append(row)
+            families.setdefault(family_of(row["method"]), []).append(row)
     best = {"CRPS": "crps", "energy score": "energy_score", distance: "distance"}
     found = []
     for family, of_one in families.items():

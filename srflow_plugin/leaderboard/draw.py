@@ -60,7 +60,12 @@ class Method(NamedTuple):
     @property
     def family(self) -> str:
         """Name that the rows of one checkpoint have in common."""
-        return self.name.rpartition(" tau ")[0] or self.name
+        return family_of(self.name)
+
+
+def family_of(method: str) -> str:
+    """Name of a method without its temperature."""
+    return method.rpartition(" tau ")[0] or method
 
 
 class Settings(NamedTuple):

@@ -243,7 +243,7 @@ class Plan(NamedTuple):
     Attributes:
         scheduler: with its optimiser, as :meth:`reconcile` finds and leaves them.
         settings: of the schedule.
-        groups: settings of the optimiser's groups; "lr" is the rate to begin with.
+        groups: settings of the optimiser's groups; the rate to begin with is "initial_lr".
     """
 
     scheduler: Any
@@ -265,7 +265,7 @@ class Plan(NamedTuple):
             changes += different
             is_new_schedule = is_new_schedule or before.get("initial_lr") != planned.get("initial_lr")
             if different:
-                group.update({key: value for key, value in planned.items() if key != "lr"})
+                group.update(planned)
         if is_new_schedule:
             self._replay(self.scheduler.last_epoch)
         return changes
@@ -288,12 +288,15 @@ def _settings(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    """Leave out of an optimiser's groups the parameters, and the rate, which changes with the iterations."""
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
+    ]
 
 
 def _differences(what: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """List the settings that both have and that differ; the rate itself changes with the iterations."""
-    pairs = {key: (before[key], after[key]) for key in after if key in before and key != "lr"}
+    """List the settings that both have and that differ."""
+    pairs = {key: (before[key], after[key]) for key in after if key in before}
     return [
         f"{what}{key.removeprefix('initial_')} {old} -> {new}"
         for key, (old, new) in pairs.items()
@@ -302,7 +305,7 @@ def _differences(what: str, before: dict[str, Any], after: dict[str, Any]) -> li
 
 
 def _plain(value: Any) -> Any:
-    """Make lists of tuples and dictionaries of counters, which a file gives back as the first."""
+    """Make a list of a tuple: option files have lists where defaults are tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 
