@@ -36,7 +36,8 @@ def describe(hint: Any) -> str:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
+        words = " or ".join(describe(argument) for argument in arguments).split(" or ")
+        return " or ".join(dict.fromkeys(words))  # "none" may be a word of its own, too
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is not None and origin is not dict:

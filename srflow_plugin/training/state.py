@@ -257,7 +257,11 @@ class Plan(NamedTuple):
 
     def reconcile(self) -> list[str]:
         """Put the plan in place of what a state has given the schedule and its optimiser; list what that changes."""
-        changes = _differences("", _settings(self.scheduler.state_dict()), self.settings)
+        loaded = _settings(self.scheduler.state_dict())
+        changes = _differences("", loaded, self.settings)
+        for key in loaded.keys() - self.settings.keys():  # of a scheduler of another type
+            changes.append(f"{key} {loaded[key]} -> {type(self.scheduler).__name__}")
+            delattr(self.scheduler, key)
         is_new_schedule = bool(changes)
         groups = self.scheduler.optimizer.param_groups
         for group, before, planned in zip(groups, _group_settings(self.scheduler.optimizer), self.groups, strict=True):

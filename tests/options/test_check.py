@@ -37,7 +37,6 @@ MISTAKES = {
     "number for a text": ("name=5", "name: 5 is not text"),
     "fraction for a whole number": ("network_g:num_block=1.5", "network_g.num_block: 1.5 is not a whole number"),
     "value for a section": ("network_g=SRFlowNet", "network_g: 'SRFlowNet' is not a section with keys"),
-    "unknown noise": ("network_g:noise=poisson", "network_g.noise: 'poisson' is not none or uniform or gaussian or conditional"),
     "impossible network": ("network_g:num_levels=1", "num_levels must be at least 2 for scale 4"),
     "scales that differ": ("scale=2", "scale: 2 and network_g.scale: 4 must agree"),
     "misspelt image loss": ("train:pixel_opt:type=L1", "train.pixel_opt.type: 'L1' is not known; did you mean L1Loss?"),

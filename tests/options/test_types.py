@@ -37,6 +37,7 @@ def test_values_and_types(hint: Any, right: list[Any], wrong: list[Any]) -> None
         (int | None, "a whole number or none"),
         (float | list[float], "a number or a list, each a number"),
         (Literal["a", "b"], "a or b"),
+        (Literal["none", "b"] | None, "none or b"),
         (bool, "true or false"),
         (dict[str, Any], "a section with keys"),
     ],

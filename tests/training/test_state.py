@@ -212,6 +212,27 @@ def test_a_changed_schedule_is_where_it_would_be_from_the_start(
     assert rates(capsys) == whole[4:]
 
 
+KINDS = [
+    "train.scheduler={type: CosineAnnealingRestartLR, periods: [10], restart_weights: [1]}",
+    "train.scheduler={type: MultiStepLR, milestones: [2, 6], gamma: 0.5}",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [KINDS, KINDS[::-1]])
+def test_a_schedule_of_another_kind_is_where_it_would_be_from_the_start(
+    before: str, after: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*LONGER, after, "name=whole") == 0
+    whole = rates(capsys)
+    assert train(*STEPS, before) == 0
+    capsys.readouterr()
+    assert train(*LONGER, after, "--auto_resume") == 0
+    assert rates(capsys) == whole[4:]
+    assert train(WITHOUT_VALIDATION, "train:total_iter=9", after, "--auto_resume") == 0
+    assert "Changed since the checkpoint" not in capsys.readouterr().err
+
+
 def test_without_changes_nothing_is_said(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(*STEPS) == 0 and train(*LONGER, "--auto_resume") == 0
     assert "Changed since the checkpoint" not in capsys.readouterr().err
