@@ -1,0 +1,72 @@
+"""Locks keep two processes apart, name the holder, and end with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from srflow_plugin import locks
+from srflow_plugin.errors import UserError
+from srflow_plugin.locks import LockFile, held
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from srflow_plugin.locks import held
+with held(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock."""
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_told_who_holds_a_lock(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    told = rf"it is in use: process {holder.pid} on .*, since .*lock"
+    with pytest.raises(UserError, match=told), held(tmp_path / "lock", "it"):
+        raise AssertionError
+
+
+def test_a_lock_ends_with_a_killed_process(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    holder.send_signal(signal.SIGKILL)
+    with held(tmp_path / "lock", "it"):
+        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+
+
+def test_numbers_are_locked_apart(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with LockFile(tmp_path / "lock") as lock:
+        assert [lock.claim(number) for number in range(3)] == [False, True, True]
+
+
+def test_work_goes_on_where_nothing_can_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks, "_lock", refuse)
+    with held(tmp_path / "lock", "it"):
+        assert "cannot be locked (No locks available)" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file or directory; choose a folder"):
+        LockFile(tmp_path / "missing" / "lock")
