@@ -94,11 +94,9 @@ def require_extra() -> None:
 
 def check_alone(file: Path, force: Sequence[str], is_train: bool | None = None) -> None:
     """Find the mistakes that an option file alone shows; ``is_train`` unless the file is to say it."""
-    from srflow_plugin.options.check import check_file
-    from srflow_plugin.options.files import load_options
+    from srflow_plugin.options.check import load_checked
 
-    opt = load_options(file, force)
-    check_file(opt, opt.get("train") is not None if is_train is None else is_train)
+    load_checked(file, force, is_train)
 
 
 def load_plugins(modules: list[str]) -> None:

@@ -9,16 +9,49 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.options.schema import DATASETS, SECTIONS, IoBackend, Logger, Section, TopLevel, Train, Val
-from srflow_plugin.options.types import conforms, describe, join, nearest
+from srflow_plugin.options.files import load_options
+from srflow_plugin.options.schema import (
+    DATASETS,
+    RETIRED,
+    SECTIONS,
+    ImageData,
+    IoBackend,
+    Logger,
+    Section,
+    TopLevel,
+    Train,
+    Val,
+)
+from srflow_plugin.options.settle import settle
+from srflow_plugin.options.types import close_match, conforms, describe, join, nearest
 
 EIGHT_BIT_LEVELS = 256
 ARCHS = Path(__file__).parents[1] / "archs"
+
+
+def load_checked(path: Path, force: Sequence[str] = (), is_train: bool | None = None) -> tuple[Section, list[str]]:
+    """Read an option file, change it by ``--force_yml`` entries, settle and check it.
+
+    Args:
+        path: the file.
+        force: the entries.
+        is_train: to train, or to test. None: as the file says.
+
+    Returns:
+        The options, and notes on what is accepted and changes nothing, or not all that one might think.
+
+    Raises:
+        UserError: the first mistake, with what would be right.
+    """
+    opt = load_options(path, force)
+    found = settle(opt)
+    check_file(opt, opt.get("train") is not None if is_train is None else is_train)
+    return opt, found + notes(opt)
 
 
 def check_file(opt: Section, is_train: bool) -> None:
@@ -36,10 +69,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         for key in opt["network_g"]:
             if key not in names:
                 raise UserError(f"network_g.{key} is no option of SRFlowNet{nearest(key, names[1:])}")
-    sections = SECTIONS.get(opt["model_type"])
-    if sections is not None:
-        check_keys("", opt, TopLevel)
-    for name, kind in (sections or {"logger": Logger}).items():
+    for name, kind in SECTIONS.get(opt["model_type"], {"logger": Logger}).items():
         is_read = is_train or name in ("path", "val")
         if is_read and opt.get(name) is not None:
             check_section(name, opt[name], kind, is_train)
@@ -53,30 +83,63 @@ def check_file(opt: Section, is_train: bool) -> None:
             require("val", opt["val"], required_keys(Val, is_train))
         for key, keys in (("optim_g", ("type", "lr")), ("scheduler", ("type",))):
             require(f"train.{key}", opt["train"][key], keys)
+    for where, key, names in unknown_keys(opt):
+        if opt["model_type"] == "SRFlowModel" and key not in RETIRED:
+            raise UserError(f"{join(where, key)} is no option{nearest(key, names)}")
+
+
+def unknown_keys(opt: Section) -> Iterator[tuple[str, Any, list[str]]]:
+    """List the keys that nothing reads, with the section and the keys that it may have."""
+    kinds = SECTIONS.get(opt["model_type"])
+    sections = [("", opt, TopLevel)] if kinds is not None else []
+    sections += [(name, opt.get(name) or {}, kind) for name, kind in (kinds or {"logger": Logger}).items()]
+    for phase, dataset in opt["datasets"].items():
+        kind = DATASETS.get(str(dataset["type"]))
+        sections += [(f"datasets.{phase}", dataset, kind)] if kind is not None else []
+    for where, section, kind in sections:
+        names = [field.name for field in dataclasses.fields(kind)]
+        yield from ((where, key, names) for key in section if key not in names)
 
 
 def notes(opt: Section) -> list[str]:
     """List the options of a checked file that change nothing, or not all that one might think."""
-    found = []
+    found = [
+        f"{join(where, key)} changes nothing" + (f": {RETIRED[key]}" if key in RETIRED else close_match(key, names))
+        for where, key, names in unknown_keys(opt)
+    ]
     network, val = opt["network_g"], opt.get("val") or {}
+    if opt.get("train") is not None:
+        found += _unvalidated(opt)
     if network.get("noise") == "uniform" and network.get("noise_levels", 256) != EIGHT_BIT_LEVELS:
         found.append(f"network_g.noise_levels: with {network['noise_levels']} l_nll bounds no code of 8 bit images")
     types = [metric.get("type") for metric in (val.get("metrics") or {}).values() if isinstance(metric, dict)]
     if val.get("tile") is not None and {"calculate_code_length", "calculate_nll"} & set(types):
         found.append("val.tile: the code length is computed of whole images all the same")
     for phase, dataset in opt["datasets"].items():
-        kind = DATASETS.get(str(dataset["type"]))
-        for field in dataclasses.fields(kind) if kind else ():
+        for field in dataclasses.fields(DATASETS.get(str(dataset["type"]), ImageData)):
             if field.metadata["without_effect"] and field.name in dataset:
                 found.append(f"datasets.{phase}.{field.name} changes nothing")
     return found
 
 
+def _unvalidated(opt: Section) -> list[str]:
+    """Note that a training is not validated, or keeps nothing as the best."""
+    if not opt.get("val"):
+        found = ["val is missing: nothing is validated"]
+    elif not any(phase.split("_")[0] == "val" for phase in opt["datasets"]):
+        found = ["datasets.val is missing: nothing is validated"]
+    else:
+        found = [] if opt["val"].get("metrics") else ["val.metrics is missing: nothing is measured"]
+    best = opt["logger"].get("keep_best")
+    if found and best:
+        found.append(f"logger.keep_best: {best} is never measured, so that no net_g_best.pth is kept")
+    return found
+
+
 def check_section(where: str, section: Any, kind: type, is_train: bool) -> None:
-    """Check a section's keys, types and ranges, and that it has what it must have."""
+    """Check a section's types and ranges, and that it has what it must have."""
     require(where, section, required_keys(kind, is_train))
     check_types(where, section, _hints(kind))
-    check_keys(where, section, kind)
     check_ranges(where, section, kind)
 
 
@@ -96,14 +159,6 @@ def required_keys(kind: type, is_train: bool) -> list[str]:
         for field in dataclasses.fields(kind)
         if field.default is dataclasses.MISSING or (is_train and field.metadata["in_training"])
     ]
-
-
-def check_keys(where: str, section: Section, kind: type) -> None:
-    """Refuse keys that nothing reads."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    for key in section:
-        if key not in names:
-            raise UserError(f"{join(where, key)} is no option{nearest(key, names)}")
 
 
 def check_types(where: str, section: Section, hints: Mapping[str, Any]) -> None:
@@ -154,6 +209,8 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
         raise UserError(f"{where}: in training a data set is called train, val or val_<something>")
     if "io_backend" in dataset:
         check_section(f"{where}.io_backend", dataset["io_backend"], IoBackend, is_train)
+        for key in dataset["io_backend"].keys() - {field.name for field in dataclasses.fields(IoBackend)}:
+            raise UserError(f"{where}.io_backend.{key} is no option{nearest(key, _hints(IoBackend))}")
     kind = DATASETS.get(str(dataset["type"]))  # which may be anything in a wrong file
     if kind is not None:
         check_section(where, dataset, kind, is_train and phase == "train")

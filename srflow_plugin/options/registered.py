@@ -28,6 +28,7 @@ from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal
 from srflow_plugin.options.types import conforms, describe, join, nearest
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
+OWN_SUFFIX = "_basicsr"
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
@@ -47,11 +48,6 @@ def check_registered(opt: Section, is_train: bool) -> None:
         build_network(opt)
     for phase, dataset in opt["datasets"].items():
         registered(f"datasets.{phase}.type", dataset["type"], DATASET_REGISTRY)
-    if isinstance(opt["num_gpu"], int) and opt["num_gpu"] > torch.cuda.device_count():
-        raise UserError(f"num_gpu: {opt['num_gpu']} but this machine has {torch.cuda.device_count()}; use auto")
-    for phase, dataset in opt["datasets"].items():
-        if dataset.get("prefetch_mode") == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"datasets.{phase}.prefetch_mode: cuda, and this machine has no GPU that works; use cpu")
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
         _check_metric(f"val.metrics.{name}", metric, model_type)
     if is_train:
@@ -161,8 +157,10 @@ def registered_section(where: str, section: Any, registry: Registry, given: Sequ
 
 
 def registered(where: str, name: Any, registry: Registry) -> Callable[..., Any]:
-    """Look a class up by its name."""
-    kind: Callable[..., Any] = registry.get(known(where, name, dict(iter(registry))))
+    """Look a class up by its name; BasicSR's own variants of another package's classes have a suffix."""
+    names = [own.removesuffix(OWN_SUFFIX) for own, _ in registry]
+    full_name = known(where, name, names)
+    kind: Callable[..., Any] = registry.get(full_name if full_name in registry else full_name + OWN_SUFFIX)
     return kind
 
 

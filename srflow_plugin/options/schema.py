@@ -75,6 +75,8 @@ class Paths:
     param_key_g: str = option("`params` or `params_ema` of it", "params")
     strict_load_g: bool = option("refuse a checkpoint with missing or other keys", True)
     resume_state: str | None = option("training state to go on from; `--auto_resume` finds the newest", None)
+    experiments_root: str | None = option("folder of the experiments; none: `experiments`", None)
+    results_root: str | None = option("folder of the tests' results; none: `results`", None)
     ignore_resume_networks: str | None = option("networks that a resume does not load, as in BasicSR", None)
 
 
@@ -210,7 +212,7 @@ class Logger:
 
     print_freq: int = option("iterations between two lines of the log", low=1)
     save_checkpoint_freq: int = option("iterations between two checkpoints", low=1)
-    use_tb_logger: bool = option("write curves and pictures for TensorBoard")
+    use_tb_logger: bool = option("write curves and pictures for TensorBoard", False)
     keep_last: int | None = option("delete older checkpoints once there are that many newer ones", None, low=1)
     keep_best: str | None = option(
         "a metric of `val.metrics` (with its `_tau0.9` where there are several temperatures); the network with its "
@@ -275,6 +277,11 @@ class IoBackend:
     type: Literal["disk", "lmdb"] = option("files in folders, or LMDBs")
     readahead: bool = option("as in BasicSR's LMDB client", False)
 
+
+RETIRED = {  # keys of BasicSR's older files, which nothing reads any more
+    "use_shuffle": "training always shuffles",
+    "use_flip": "it is called use_hflip",
+}
 
 # By model, the sections whose keys are all known. Other models have sections of their own.
 SECTIONS: Mapping[str, Mapping[str, type]] = {

@@ -49,9 +49,15 @@ def describe(hint: Any) -> str:
 def nearest(name: Any, names: Iterable[str]) -> str:
     """End of a complaint about an unknown name: the known one that is meant, or all."""
     names = list(names)
+    return close_match(name, names) or f"; known are {', '.join(sorted(names))}"
+
+
+def close_match(name: Any, names: Iterable[str]) -> str:
+    """End of a note about an unknown name: the known one that is meant, or nothing."""
+    names = list(names)
     matches = difflib.get_close_matches(str(name), names, n=1)
     matches = matches or sorted((known for known in names if name and str(name) in known), key=len)
-    return f"; did you mean {matches[0]}?" if matches else f"; known are {', '.join(sorted(names))}"
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def join(where: str, key: Any) -> str:

@@ -13,8 +13,7 @@ from basicsr.utils.dist_util import get_dist_info
 
 from srflow_plugin.data.embedded import prepare_embedded
 from srflow_plugin.errors import UserError
-from srflow_plugin.options.check import check_file, notes
-from srflow_plugin.options.files import load_options
+from srflow_plugin.options.check import load_checked
 from srflow_plugin.options.registered import check_registered
 from srflow_plugin.options.resources import check_data, check_weights
 from srflow_plugin.options.schema import Section
@@ -31,10 +30,12 @@ class Run(NamedTuple):
     Attributes:
         opt: the options as BasicSR's models and data sets are handed them.
         opt_file: where they come from.
+        notes: on what is accepted and changes nothing, or is done otherwise on this machine.
     """
 
     opt: Section
     opt_file: Path
+    notes: list[str]
 
 
 def load_run(
@@ -63,8 +64,8 @@ def load_run(
     Raises:
         UserError: the first mistake in the file or in what it names.
     """
-    opt = load_options(Path(path), force)
-    check_file(opt, is_train)
+    opt, notes = load_checked(Path(path), force, is_train)
+    notes += fit_machine(opt)
     check_registered(opt, is_train)
     _join_processes(opt, launcher)
     opt["auto_resume"], opt["is_train"] = auto_resume, is_train
@@ -79,7 +80,7 @@ def load_run(
     if opt.get("manual_seed") is None:
         opt["manual_seed"] = gather(random.randint(1, 10000))[0]
     set_random_seed(opt["manual_seed"] + opt["rank"])
-    return Run(opt, Path(path))
+    return Run(opt, Path(path), notes)
 
 
 def _join_processes(opt: Section, launcher: Launcher) -> None:
@@ -98,15 +99,14 @@ def check_options(path: Path, force: Sequence[str] = (), with_data: bool = False
         with_data: check the weights and data sets that it names, too, but for those that a run prepares.
 
     Returns:
-        Notes on what is accepted and changes nothing.
+        Notes on what is accepted and changes nothing, or is done otherwise on this machine.
 
     Raises:
         UserError: the first mistake.
     """
-    opt = load_options(path, force)
+    opt, notes = load_checked(path, force)
+    notes += fit_machine(opt)
     is_train = opt.get("train") is not None
-    check_file(opt, is_train)
-    found = notes(opt)
     check_registered(opt, is_train)
     if with_data:
         opt["is_train"] = is_train
@@ -114,7 +114,20 @@ def check_options(path: Path, force: Sequence[str] = (), with_data: bool = False
         check_weights(opt)
         prepared = [phase for phase, dataset in opt["datasets"].items() if dataset.get("prepare")]
         check_data({**opt, "datasets": {key: opt["datasets"][key] for key in opt["datasets"] if key not in prepared}})
-    return found
+    return notes
+
+
+def fit_machine(opt: Section) -> list[str]:
+    """Do without what this machine has not, in place; say what."""
+    gpus, notes = torch.cuda.device_count(), []
+    if opt["num_gpu"] != "auto" and opt["num_gpu"] > gpus:
+        notes.append(f"num_gpu: {opt['num_gpu']}, and this machine has {gpus}" + ("" if gpus else ": on the CPU"))
+        opt["num_gpu"] = gpus
+    for phase, dataset in opt["datasets"].items():
+        if dataset.get("prefetch_mode") == "cuda" and gpus == 0:
+            notes.append(f"datasets.{phase}.prefetch_mode: cuda, and this machine has no GPU: as cpu")
+            dataset["prefetch_mode"] = "cpu"
+    return notes
 
 
 def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
@@ -161,14 +174,14 @@ def _prepare_data(opt: Section) -> None:
 
 def _complete_paths(opt: Section, root: Path) -> None:
     if opt["is_train"]:
-        experiment = root / "experiments" / opt["name"]
+        experiment = Path(opt["path"].get("experiments_root") or root / "experiments").expanduser() / opt["name"]
         opt["path"]["experiments_root"] = str(experiment)
         opt["path"]["models"] = str(experiment / "models")
         opt["path"]["training_states"] = str(experiment / "training_states")
         opt["path"]["log"] = str(experiment)
         opt["path"]["visualization"] = str(experiment / "visualization")
     else:
-        results = root / "results" / opt["name"]
+        results = Path(opt["path"].get("results_root") or root / "results").expanduser() / opt["name"]
         opt["path"]["results_root"] = str(results)
         opt["path"]["log"] = str(results)
         opt["path"]["visualization"] = str(results / "visualization")

@@ -49,7 +49,6 @@ MISTAKES = {
     "no tile": ("val:tile=0", "val.tile: 0 must be 1 or more"),
     "unknown tile": ("val:tile=big", "val.tile: 'big' is not a whole number or auto or none"),
     "unknown precision": ("network_g:precision=half", "network_g.precision: 'half' is not float32 or tf32 or bfloat16"),
-    "no GPU": ("num_gpu=99", "num_gpu: 99 but this machine has"),
     "missing data set": ("datasets:train:dataroot_gt=nowhere.lmdb", "datasets.train.dataroot_gt: nowhere.lmdb does not exist"),
     "folder for an LMDB": ("datasets:train:dataroot_gt=images/train", "datasets.train.dataroot_gt: images/train is not an LMDB"),
     "no seed": ("manual_seed=-1", "manual_seed: -1 must be 0 or more"),

@@ -49,7 +49,6 @@ def test_options_of_other_models_are_left_to_them(workplace: Path) -> None:
         ([COSINE.format("[300, 2]", "[1]")], "train.scheduler: periods and restart_weights should have the same"),
         ([COSINE.format("6", "[1]")], "train.scheduler: "),
         (["train.scheduler={type: MultiStepLR, milestones: 5}"], "train.scheduler: "),
-        (["datasets.train.prefetch_mode=cuda"], "datasets.train.prefetch_mode: cuda, and this machine has no GPU"),
         (["val.metrics.new={type: calculate_nll, over: all}"], "val.metrics.new.over: 'all' is not mean or best or"),
         (["train.optim_g.lr_encoder=slow"], "train.optim_g.lr_encoder: 'slow' is not a number"),
         (["val.metrics.new=5"], "val.metrics.new must be a section with keys"),
