@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -40,7 +40,11 @@ class LockFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()  # and with it all locks
+        self.close()
+
+    def close(self) -> None:
+        """Let all locks go."""
+        self._file.close()
 
     def claim(self, number: int = 0) -> bool:
         """Take a lock; return whether this process has it now."""
@@ -69,8 +73,16 @@ class LockFile:
 
     @property
     def holder(self) -> str:
-        """Who signed last."""
-        return self.path.read_text(errors="replace")
+        """Process that signed last."""
+        return self.path.read_text(errors="replace") if self.path.exists() else "a process that ends"
+
+    @property
+    def is_there(self) -> bool:
+        """Say whether the file is still the one of that name."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except OSError:
+            return False
 
 
 @contextmanager
@@ -84,15 +96,35 @@ def held(path: Path, what: str) -> Iterator[None]:
     Raises:
         UserError: another process has it, and keeps it; with its number and machine.
     """
-    with LockFile(path) as lock:
-        start = time.monotonic()
-        while not lock.claim():
-            is_here = socket.gethostname() in lock.holder
-            if time.monotonic() - start > (PATIENCE if is_here else PATIENCE_WITH_OTHERS):
-                raise UserError(f"{what} is in use: {lock.holder} ({path}); wait for it, or choose another name")
-            time.sleep(PAUSE)
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: {error.strerror}; choose a working folder that can be written") from None
+    with _claimed(path, what) as lock:
         lock.sign()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows deletes no open file
+                path.unlink(missing_ok=True)
+                for parent in made:
+                    parent.rmdir()
+
+
+def _claimed(path: Path, what: str) -> LockFile:
+    """Wait for a lock; its file is deleted by the one who had it, and then made anew."""
+    start = time.monotonic()
+    while True:
+        lock = LockFile(path)
+        if lock.claim() and lock.is_there:
+            return lock
+        holder = lock.holder
+        lock.close()
+        is_here = socket.gethostname() in holder
+        if time.monotonic() - start > (PATIENCE if is_here else PATIENCE_WITH_OTHERS):
+            raise UserError(f"{what} is in use: {holder} ({path}); wait for it, or choose another name")
+        time.sleep(PAUSE)
 
 
 if sys.platform == "win32":

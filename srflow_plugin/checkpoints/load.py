@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -72,12 +73,24 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except (Exception, SafetensorError) as error:
-        lines = str(error).strip().splitlines()
-        raise UserError(f"{path} is not a readable checkpoint: {lines[0] if lines else type(error).__name__}") from None
+        raise UserError(f"{path} is not a readable checkpoint: {_reason(error)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
     return state
+
+
+def _reason(error: Exception) -> str:
+    """Say in a line why a file could not be read; PyTorch's own advice is to let it run code."""
+    unknown = re.search(r"GLOBAL (\S+)", str(error))
+    if unknown:
+        return f"it holds {unknown[1]}, which is not loaded because that could run code"
+    if isinstance(error, UnpicklingError):
+        return "it is damaged, or holds something else than weights"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _check_torch(path: Path) -> None:

@@ -46,6 +46,9 @@ class CheckedImages(Dataset[Sample]):
         if all(isinstance(path, dict) for path in paths):  # as the folder lists them, which differs between machines
             paths.sort(key=lambda path: path.get("lq_path", ""))
 
+    def __getattr__(self, name: str) -> Any:  # such as data_info, which BasicSR's video models ask for
+        return getattr(vars(self)["dataset"], name)
+
     def __len__(self) -> int:
         return len(self.dataset)
 

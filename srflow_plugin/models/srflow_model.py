@@ -127,8 +127,6 @@ class SRFlowModel(SRFlowValidation):
         losses["grad_norm"] = nn.utils.clip_grad_norm_(self.net_g.parameters(), self.train_options.grad_clip)
         means = mean_over_ranks(torch.stack(list(losses.values()))).tolist()
         self.log_dict = OrderedDict(zip(losses, means, strict=True))
-        for group in self.optimizer_g.param_groups:
-            self.log_dict[f"lr_{group['name']}"] = group["lr"]
 
         if all(map(math.isfinite, means)):  # the same numbers, and so the same answer, on every rank
             self.faults_in_a_row = 0
@@ -207,6 +205,7 @@ class SRFlowModel(SRFlowValidation):
             gt, lq = (torch.cat(images) for images in zip(*batches, strict=True))
             params = self.get_bare_model(self.net_g).state_dict()
             batch = {"files": files, "gt": gt, "lq": lq}
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_atomically({"iter": current_iter, **batch, "log": dict(self.log_dict), "params": params}, path)
         raise TrainingError(
             f"loss or gradient not finite in {self.faults_in_a_row} iterations in a row, up to {current_iter} "

@@ -91,11 +91,11 @@ def check_file(opt: Section, is_train: bool) -> None:
 def unknown_keys(opt: Section) -> Iterator[tuple[str, Any, list[str]]]:
     """List the keys that nothing reads, with the section and the keys that it may have."""
     kinds = SECTIONS.get(opt["model_type"])
-    sections = [("", opt, TopLevel)] if kinds is not None else []
+    sections: list[tuple[str, Section, type]] = [("", opt, TopLevel)] if kinds is not None else []
     sections += [(name, opt.get(name) or {}, kind) for name, kind in (kinds or {"logger": Logger}).items()]
     for phase, dataset in opt["datasets"].items():
-        kind = DATASETS.get(str(dataset["type"]))
-        sections += [(f"datasets.{phase}", dataset, kind)] if kind is not None else []
+        if str(dataset["type"]) in DATASETS:  # which may be anything in a wrong file
+            sections.append((f"datasets.{phase}", dataset, DATASETS[dataset["type"]]))
     for where, section, kind in sections:
         names = [field.name for field in dataclasses.fields(kind)]
         yield from ((where, key, names) for key in section if key not in names)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from srflow_plugin.data.checked import BadImageError, CheckedImages, Sample, close_files
 from srflow_plugin.options.schema import ImageData, read
 from srflow_plugin.training.seeds import seed_everything
+from srflow_plugin.training.stop import leave_signals_to_parent
 
 
 class Draws(Dataset[Sample]):
@@ -69,6 +70,7 @@ def training_batches(draws: Draws, opt: dict[str, Any], first: int, iterations: 
         sampler=range(first + opt["rank"], first + count, opt["world_size"]),
         num_workers=data.num_worker_per_gpu * gpus,
         pin_memory=data.pin_memory,
+        worker_init_fn=leave_signals_to_parent,
     )
     if data.prefetch_mode == "cuda":
         return iter(CUDAPrefetcher(loader, opt).next, None)

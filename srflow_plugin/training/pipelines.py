@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from basicsr.data import build_dataset
 from basicsr.models.base_model import BaseModel
-from basicsr.train import init_tb_loggers
 from basicsr.utils import (
     AvgTimer,
     MessageLogger,
     get_env_info,
     get_root_logger,
-    get_time_str,
     make_exp_dirs,
     mkdir_and_rename,
 )
 from basicsr.utils.options import copy_opt_file, dict2str
 from torch.utils.data import DataLoader
 
-from srflow_plugin.data.checked import CheckedImages
+from srflow_plugin.data.build import build, checked_images
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
+from srflow_plugin.training.cuda_names import of_this_machine
 from srflow_plugin.training.distributed import any_rank, gather
+from srflow_plugin.training.log import Boards, RunLog, log_file
 from srflow_plugin.training.order import Draws, global_batch_size, training_batches
+from srflow_plugin.training.resume import read_state, resume
 from srflow_plugin.training.seeds import seed_everything
 from srflow_plugin.training.setup import Run
-from srflow_plugin.training.state import Checkpoints, Progress, build_model, read_state, resume
+from srflow_plugin.training.state import Checkpoints, Progress, build_model
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested
 
 NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
@@ -48,10 +48,10 @@ def train_pipeline(run: Run) -> int:
     """Train as an option file says; returns the exit code: 130 after SIGINT, else 0."""
     torch.backends.cudnn.benchmark = True
     stop = StopRequest()
-    training = Training(run, stop)
-    logger, progress = get_root_logger(), training.progress
     start_time = time.time()
-    with stop:
+    with of_this_machine(run.opt), stop:
+        training = Training(run, stop)
+        logger, progress = get_root_logger(), training.progress
         try:
             training.validate_after_resume()
             for data in training.batches():
@@ -66,12 +66,15 @@ def train_pipeline(run: Run) -> int:
             training.save(must=True)
             saved = f"after iteration {progress.iteration}, which is saved"
             logger.warning(f"Stopped by {stop} {saved}; --auto_resume goes on.")
-    training.close()
+        training.close()
+    run.lock.close()
     return stop.exit_code
 
 
 class Training:
     """One training: its data, model, validation and checkpoints, and how far it has come.
+
+    An older experiment of its name keeps its place until the first step is taken.
 
     Args:
         run: what to train.
@@ -83,28 +86,31 @@ class Training:
         self.options = read(Train, opt["train"])
         self.logger_options = read(Logger, opt["logger"])
         self.data_options = read(ImageData, opt["datasets"]["train"])
+        self.opt_file = run.opt_file
         resume_state = opt["path"].get("resume_state")
         state = read_state(Path(resume_state)) if resume_state else None
-        _make_folders(opt, run.opt_file, is_new=state is None)
-        self.logger = _start_log(opt, "train")
-        self.tb_logger = init_tb_loggers(opt)
+        self.log = _start_log(run)
+        self.logger = self.log.logger
+        self.boards: Boards | None = None  # nor folders, before the first step
+        self.wandb_id = (state or {}).get("wandb_id")
         self.batch_size = global_batch_size(opt)
         self.progress = Progress.of(state, opt["manual_seed"], self.batch_size)
         opt["manual_seed"] = self.progress.seed
-        self.train_set = CheckedImages(_build(build_dataset, opt["datasets"]["train"], "datasets.train"))
+        self.train_set = checked_images(opt["datasets"]["train"], "datasets.train")
         val_loaders = [_val_loader(opt, phase, stop) for phase in opt["datasets"] if phase.split("_")[0] == "val"]
-        self.model = _build(build_model, opt, "the model")
-        self.validation = Validation(self.model, val_loaders, self.tb_logger, opt.get("val"))
+        self.model = build(build_model, opt, "the model")
+        self.validation = Validation(self.model, val_loaders, opt.get("val"))
         keep_last, keep_best = self.logger_options.keep_last, self.logger_options.keep_best
         self.checkpoints = Checkpoints(self.model, keep_last, keep_best)
         if state:
             resume(self.model, state, Path(resume_state))
         self.is_resumed = state is not None
         self.images_per_epoch = len(self.train_set) * self.data_options.dataset_enlarge_ratio
-        self.message_logger = MessageLogger(opt, self.progress.iteration, self.tb_logger)
         self.notes = Notes(self.logger)
         self.data_timer, self.iter_timer = AvgTimer(), AvgTimer()
         self._log_start()
+        if self.is_resumed:
+            self._begin()
 
     @property
     def epoch(self) -> int:
@@ -132,8 +138,8 @@ class Training:
         self.model.optimize_parameters(iteration)
         self.progress.samples += self.batch_size
         self.iter_timer.record()
-        if iteration == 1:
-            self.message_logger.reset_start_time()  # a better estimate without the first iteration
+        if self.boards is None:
+            self._begin()
 
     def log_and_save(self) -> None:
         """Log the step and save a checkpoint, where these are due."""
@@ -144,6 +150,9 @@ class Training:
             lrs = self.model.get_current_learning_rate()
             log = {"epoch": self.epoch, "iter": iteration, "lrs": lrs, **times, **self.model.get_current_log()}
             self.message_logger(log)
+            if self.boards and self.boards.writer:
+                for group in self.model.optimizers[0].param_groups:
+                    self.boards.writer.add_scalar(f"lr_{group.get('name', '')}".strip("_"), group["lr"], iteration)
         if iteration % self.logger_options.save_checkpoint_freq == 0:
             self.logger.info("Saving models and training states.")
             self.save()
@@ -162,7 +171,7 @@ class Training:
 
     def save(self, must: bool = False) -> None:
         """Save a checkpoint."""
-        self.checkpoints.save(self.epoch, self.progress, must)
+        self.checkpoints.save(self.epoch, self.progress, must, {"wandb_id": self.boards and self.boards.wandb_id})
 
     def finish(self) -> None:
         """Save the latest networks, validate."""
@@ -174,8 +183,18 @@ class Training:
     def close(self) -> None:
         """Sum up and close the logs."""
         self.notes.summarise()
-        if self.tb_logger:
-            self.tb_logger.close()
+        if self.boards:
+            self.boards.close()
+        self.log.close()
+
+    def _begin(self) -> None:
+        """Make the run's folders and files; what a new run of the name replaces is renamed."""
+        _make_folders(self.opt, self.opt_file, is_new=not self.is_resumed)
+        self.log.open(log_file(self.opt, "train"))
+        self.boards = Boards(self.opt, self.wandb_id)
+        self.validation.tb_logger = self.boards.writer
+        # Its time begins here: a better estimate without the first iteration.
+        self.message_logger = MessageLogger(self.opt, self.progress.iteration, self.boards.writer)
 
     def _log_start(self) -> None:
         total_iter, data = self.options.total_iter, self.data_options
@@ -197,20 +216,22 @@ class Training:
 def test_pipeline(run: Run) -> int:
     """Test as an option file says, the images shared among all processes; returns the exit code."""
     torch.backends.cudnn.benchmark = True
-    opt = run.opt
-    _make_folders(opt, None, is_new=True)
-    logger = _start_log(opt, "test")
-    stop = StopRequest()
-    loaders = [_val_loader(opt, phase, stop) for phase in sorted(opt["datasets"])]
-    model = _build(build_model, opt, "the model")
-    with stop:
+    opt, stop = run.opt, StopRequest()
+    log = _start_log(run)
+    with of_this_machine(opt), stop:
+        loaders = [_val_loader(opt, phase, stop) for phase in sorted(opt["datasets"])]
+        model = build(build_model, opt, "the model")
+        _make_folders(opt, None, is_new=True)
+        log.open(log_file(opt, "test"))
         try:
             for loader in loaders:
-                logger.info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
+                log.logger.info(f"Testing {loader.dataset.opt['name']}...")  # type: ignore[attr-defined]
                 save_img = read(Val, opt["val"]).save_img
                 validate_together(model, loader, opt["name"], None, save_img)
         except StopRequested:
-            logger.warning(f"Stopped by {stop}.")
+            log.logger.warning(f"Stopped by {stop}.")
+    log.close()
+    run.lock.close()
     return stop.exit_code
 
 
@@ -218,7 +239,7 @@ class Validation:
     """Validates on all data sets, once for an iteration."""
 
     def __init__(
-        self, model: BaseModel, loaders: list[DataLoader[Any]], tb_logger: Any, val_opt: Section | None
+        self, model: BaseModel, loaders: list[DataLoader[Any]], val_opt: Section | None, tb_logger: Any = None
     ) -> None:
         self.model = model
         self.loaders = loaders
@@ -290,20 +311,9 @@ class Notes:
 
 def _val_loader(opt: Section, phase: str, stop: StopRequest) -> DataLoader[Any]:
     dataset_opt = opt["datasets"][phase]
-    images = CheckedImages(_build(build_dataset, dataset_opt, f"datasets.{phase}"))
+    images = checked_images(dataset_opt, f"datasets.{phase}")
     get_root_logger().info(f"Number of {dataset_opt['phase']} images/folders in {dataset_opt['name']}: {len(images)}")
     return DataLoader(StopBetweenImages(images, stop), batch_size=1)
-
-
-def _build(build: Any, opt: Section, what: str) -> Any:
-    """Build something of BasicSR or a plugin; what its class says about its options becomes one line."""
-    try:
-        return build(opt)
-    except UserError:
-        raise
-    except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{what} cannot be built: {text:.300}") from error
 
 
 def _make_folders(opt: Section, opt_file: Path | None, is_new: bool) -> None:
@@ -323,9 +333,10 @@ def _make_folders(opt: Section, opt_file: Path | None, is_new: bool) -> None:
     any_rank(False)  # nobody goes on before the folders are there
 
 
-def _start_log(opt: Section, what: str) -> logging.Logger:
-    log_file = str(Path(opt["path"]["log"]) / f"{what}_{opt['name']}_{get_time_str()}.log")
-    logger: logging.Logger = get_root_logger(logger_name="basicsr", log_level=logging.INFO, log_file=log_file)
-    logger.info(get_env_info())
-    logger.info(dict2str(opt))
-    return logger
+def _start_log(run: Run) -> RunLog:
+    log = RunLog(run.opt)
+    log.logger.info(get_env_info())
+    log.logger.info(dict2str(run.opt))
+    for note in run.notes:
+        log.logger.warning(note)
+    return log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,12 +14,13 @@ from basicsr.utils.dist_util import get_dist_info
 
 from srflow_plugin.data.embedded import prepare_embedded
 from srflow_plugin.errors import UserError
+from srflow_plugin.locks import held
 from srflow_plugin.options.check import load_checked
 from srflow_plugin.options.registered import check_registered
 from srflow_plugin.options.resources import check_data, check_weights
 from srflow_plugin.options.schema import Section
-from srflow_plugin.training.distributed import any_rank, gather, init_dist
-from srflow_plugin.training.state import resolve_resume
+from srflow_plugin.training.distributed import any_rank, gather, gather_work, init_dist
+from srflow_plugin.training.resume import resolve_resume
 
 DEBUG_FREQUENCY = 8
 Launcher = Literal["none", "pytorch", "slurm"]
@@ -31,11 +33,13 @@ class Run(NamedTuple):
         opt: the options as BasicSR's models and data sets are handed them.
         opt_file: where they come from.
         notes: on what is accepted and changes nothing, or is done otherwise on this machine.
+        lock: keeps other runs of its name away until it is closed, or its process ends.
     """
 
     opt: Section
     opt_file: Path
     notes: list[str]
+    lock: ExitStack
 
 
 def load_run(
@@ -71,16 +75,26 @@ def load_run(
     opt["auto_resume"], opt["is_train"] = auto_resume, is_train
     complete_options(opt, root or Path.cwd(), debug)
     _check_processes(opt, path)
-    if is_train:
-        resolve_resume(opt)
-    check_weights(opt)
-    _prepare_data(opt)
-    check_data(opt)
+    with ExitStack() as stack:
+        gather_work(lambda: stack.enter_context(_alone(opt)) if opt["rank"] == 0 else None)
+        if is_train:
+            notes += resolve_resume(opt)
+        check_weights(opt)
+        _prepare_data(opt)
+        check_data(opt)
+        lock = stack.pop_all()
 
     if opt.get("manual_seed") is None:
         opt["manual_seed"] = gather(random.randint(1, 10000))[0]
     set_random_seed(opt["manual_seed"] + opt["rank"])
-    return Run(opt, Path(path), notes)
+    return Run(opt, Path(path), notes, lock)
+
+
+def _alone(opt: Section) -> AbstractContextManager[None]:
+    """Keep other runs of this name away: they would rename this one's folder, or write into it."""
+    kind = "experiments" if opt["is_train"] else "results"
+    folder = Path(opt["path"][f"{kind}_root"])
+    return held(folder.with_name(f".{folder.name}.lock"), f"the name {opt['name']}")
 
 
 def _join_processes(opt: Section, launcher: Launcher) -> None:
@@ -133,6 +147,10 @@ def fit_machine(opt: Section) -> list[str]:
 def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
     """Add to a checked file's options, in place, what models and data sets expect beside them."""
     opt["root_path"] = str(root)
+    if opt["is_train"]:
+        opt["logger"].setdefault("use_tb_logger", False)
+    if opt.get("val"):
+        opt["val"].setdefault("metrics", None)
     if debug and not opt["name"].startswith("debug"):
         opt["name"] = "debug_" + opt["name"]
     if opt["num_gpu"] == "auto":

@@ -1,4 +1,7 @@
-"""Signals that ask a run to stop, noted at once and answered between two images or iterations."""
+"""Signals that ask a run to stop, noted at once and answered between two images or iterations.
+
+Schedulers, supervisors and terminals send them to all processes of a run: those that read images leave them to theirs.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,24 @@ from torch.utils.data import Dataset
 
 from srflow_plugin.data.checked import CheckedImages
 
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+
 
 class StopRequested(Exception):  # noqa: N818  (not an error)
     """Raised between two images or iterations."""
 
 
 class StopRequest:
-    """SIGTERM (pre-emption) or SIGINT (Ctrl-C), noted in the block; the second of its kind acts at once."""
+    """SIGTERM (pre-emption), SIGINT (Ctrl-C), SIGUSR1 or SIGUSR2, noted in the block; the second of its kind acts at
+    once.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -46,6 +53,12 @@ class StopRequest:
         return 130 if self.signal is signal.SIGINT else 0
 
 
+def leave_signals_to_parent(worker: int) -> None:
+    """Ignore, in a process that reads images, what asks the run to stop: it ends with the process that it reads for."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopBetweenImages(Dataset[Any]):
     """Data set for validation whose loop ends with StopRequested when that is asked for."""
 
@@ -53,6 +66,9 @@ class StopBetweenImages(Dataset[Any]):
         self.images = images
         self.opt = images.opt
         self.stop = stop
+
+    def __getattr__(self, name: str) -> Any:  # such as data_info, which BasicSR's video models ask for
+        return getattr(vars(self)["images"], name)
 
     def __len__(self) -> int:
         return len(self.images)

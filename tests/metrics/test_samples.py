@@ -11,7 +11,7 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srflow_plugin.metrics.samples import is_lower_better, is_of_network, is_of_samples, measure
-from srflow_plugin.training.state import read_state
+from srflow_plugin.training.resume import read_state
 from tests.helpers import noisy, train
 
 

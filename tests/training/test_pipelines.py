@@ -10,8 +10,8 @@ import pytest
 from srflow_plugin.errors import UserError
 from srflow_plugin.training import pipelines
 from srflow_plugin.training.pipelines import Notes, Training, train_pipeline
+from srflow_plugin.training.resume import read_state
 from srflow_plugin.training.setup import load_run
-from srflow_plugin.training.state import read_state
 from srflow_plugin.training.stop import StopRequest
 from tests.helpers import train, untrained_network
 

@@ -36,6 +36,7 @@ def test_a_test_has_its_results_in_a_folder_of_ones_choice(workplace: Path) -> N
     assert run.opt["path"]["results_root"] == str(elsewhere / "results" / "tiny")
     assert run.opt["path"]["visualization"] == str(elsewhere / "results" / "tiny" / "visualization")
     assert run.opt["root_path"] == str(elsewhere) and not run.opt["is_train"]
+    run.lock.close()
     assert not elsewhere.exists()
 
 

@@ -1,0 +1,115 @@
+"""Logs of a run: on the screen from the first line, in files once the run has a folder."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+from basicsr.utils import get_root_logger, get_time_str
+from basicsr.utils.logger import init_tb_logger
+
+from srflow_plugin.errors import UserError, needs
+from srflow_plugin.options.schema import Section
+
+LINE = "%(asctime)s %(levelname)s: %(message)s"  # as BasicSR writes them
+MANY_LINES = 10**6
+
+
+class RunLog:
+    """BasicSR's logger, which keeps its lines until the file that they belong in can be made."""
+
+    def __init__(self, opt: Section) -> None:
+        self.logger: logging.Logger = get_root_logger()
+        self.handler: logging.Handler | None = None
+        if opt["rank"] == 0:
+            self.logger.setLevel(logging.INFO)
+            self._use(MemoryHandler(MANY_LINES, flushLevel=logging.CRITICAL + 1))
+
+    def open(self, file: Path) -> None:
+        """Write to a file, first the lines so far. On other ranks than the first there is none."""
+        if isinstance(self.handler, MemoryHandler):
+            early, target = self.handler, logging.FileHandler(file, "w", encoding="utf-8")
+            target.setFormatter(logging.Formatter(LINE))
+            early.setTarget(target)
+            early.flush()
+            self._use(target)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._use(None)
+
+    def _use(self, handler: logging.Handler | None) -> None:
+        if self.handler is not None:
+            self.logger.removeHandler(self.handler)
+            self.handler.close()
+        self.handler = handler
+        if handler is not None:
+            self.logger.addHandler(handler)
+
+
+def log_file(opt: Section, what: str) -> Path:
+    """Name a log file as BasicSR does."""
+    return Path(opt["path"]["log"]) / f"{what}_{opt['name']}_{get_time_str()}.log"
+
+
+def has_boards(opt: Section) -> bool:
+    """Say whether a training shows its curves; a debugged one does not."""
+    return bool(opt["logger"].get("use_tb_logger")) and "debug" not in opt["name"]
+
+
+def check_boards(opt: Section) -> None:
+    """Check before anything is written that what is to show the curves is installed."""
+    if has_boards(opt):
+        with needs("train", "logger.use_tb_logger"):
+            import_module("torch.utils.tensorboard")
+    if _wandb_project(opt) is None:
+        return
+    if not opt["logger"].get("use_tb_logger"):
+        raise UserError("logger.wandb shows what TensorBoard does: set logger.use_tb_logger: true")
+    if find_spec("wandb") is None:
+        raise UserError("logger.wandb needs wandb: pip install wandb, or set logger.wandb.project: ~")
+
+
+class Boards:
+    """TensorBoard's curves and pictures and, where the option file names a project, their copy at Weights & Biases.
+
+    BasicSR's own start of wandb calls a function that wandb no longer has, and begins a new run there at each resume.
+
+    Args:
+        opt: the options.
+        wandb_id: of the run that a resumed training goes on in; None: the option file's, or a new one.
+
+    Attributes:
+        writer: TensorBoard's, on the first rank; None where there is none.
+        wandb_id: of the run, to be kept; None without one.
+    """
+
+    def __init__(self, opt: Section, wandb_id: str | None) -> None:
+        self.wandb_id = wandb_id
+        self._run: Any = None
+        if _wandb_project(opt) is not None and opt["rank"] == 0:
+            import wandb
+
+            wanted = opt["logger"]["wandb"].get("resume_id") or wandb_id
+            settings = {"name": opt["name"], "config": opt, "id": wanted, "resume": "allow" if wanted else None}
+            self._run = wandb.init(project=_wandb_project(opt), sync_tensorboard=True, **settings)
+            self.wandb_id = str(self._run.id)
+            get_root_logger().info(f"Weights & Biases: run {self.wandb_id} of project {_wandb_project(opt)}.")
+        folder = Path(opt["root_path"]) / "tb_logger" / opt["name"]
+        self.writer: Any = init_tb_logger(log_dir=str(folder)) if has_boards(opt) else None
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.writer:
+            self.writer.close()
+        if self._run is not None:
+            self._run.finish()
+
+
+def _wandb_project(opt: Section) -> str | None:
+    """Name of the project, if the curves are to go there."""
+    return (opt["logger"].get("wandb") or {}).get("project") if "debug" not in opt["name"] else None

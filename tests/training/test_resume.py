@@ -1,0 +1,282 @@
+"""Resumes: the newest whole checkpoint is found, a resumed run is the same run, and what has changed is said."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.training.resume import find_newest, read_state
+from srflow_plugin.training.state import storable
+from tests.helpers import WITHOUT_VALIDATION, assert_same_networks, train, truncate
+
+STATES = Path("experiments/tiny/training_states")
+NETWORKS = Path("experiments/tiny/models")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iter": "5"}, "iter is '5'"),
+        ({"epoch": None}, "epoch is None"),
+        ({"samples": -1}, "samples is -1"),
+        ({"optimizers": {}}, "optimizers is {}"),
+        ({"best_metric_results": None}, "best_metric_results is None"),
+    ],
+)
+def test_what_is_not_a_state_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "5.state"
+    whole = {"epoch": 1, "iter": 5, "optimizers": [], "schedulers": []}
+    torch.save(whole, path)
+    assert read_state(path) == whole
+    torch.save({**whole, **change}, path)
+    with pytest.raises(UserError, match=rf"^path\.resume_state: .*5\.state is not a training state: {message}$"):
+        read_state(path)
+
+
+# -- resume ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_resumed_within_an_epoch_is_the_same_run(workplace: Path) -> None:
+    common = [WITHOUT_VALIDATION, "datasets:train:num_worker_per_gpu=1", "train:freeze_encoder_iters=3"]
+    assert train(*common, "name=whole", "train:total_iter=7") == 0
+    assert train(*common, "name=part", "train:total_iter=4") == 0
+    assert train(*common, "name=part", "train:total_iter=7", "--auto_resume") == 0
+    assert_same_networks("whole", "part")
+    states = [read_state(Path(f"experiments/{name}/training_states/6.state")) for name in ("whole", "part")]
+    assert states[0]["samples"] == states[1]["samples"] == 12
+    assert str(states[0]["optimizers"]) == str(states[1]["optimizers"])
+
+
+def test_a_model_of_basicsr_resumes_as_well(workplace: Path) -> None:
+    opt = yaml.safe_load(Path("tiny.yml").read_text())
+    opt["model_type"] = "SRModel"
+    opt["network_g"] = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1}
+    opt["train"] = {key: opt["train"][key] for key in ("optim_g", "scheduler", "ema_decay")}
+    opt["train"]["optim_g"]["lr"] = 1e-3  # BasicSR's YAML reads 1e-3 as text
+    opt["train"]["pixel_opt"] = {"type": "L1Loss"}
+    opt["val"] = None
+    Path("tiny.yml").write_text(yaml.safe_dump(opt))
+    assert train("name=whole", "train:total_iter=6") == 0
+    assert train("name=part", "train:total_iter=4") == 0
+    assert train("name=part", "train:total_iter=6", "--auto_resume") == 0
+    assert_same_networks("whole", "part")
+
+
+@pytest.mark.slow
+def test_a_state_finds_its_networks_from_any_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(WITHOUT_VALIDATION, "name=whole", "train:total_iter=4") == 0
+    assert train(WITHOUT_VALIDATION, "name=part", "train:total_iter=2") == 0
+    elsewhere = workplace / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy("tiny.yml", elsewhere)
+    monkeypatch.chdir(elsewhere)
+    (elsewhere / "data").symlink_to(workplace / "data")
+    at = workplace / "experiments" / "part" / "training_states" / "2.state"
+    assert train(WITHOUT_VALIDATION, "name=part", "train:total_iter=4", f"path:resume_state={at}") == 0
+    shutil.copytree(workplace / "experiments" / "whole", elsewhere / "experiments" / "whole")
+    assert_same_networks("whole", "part")
+
+
+# -- what the option file says otherwise when it goes on ---------------------------------------------------------------
+
+STEPS = [WITHOUT_VALIDATION, "train:total_iter=4"]
+LONGER = [WITHOUT_VALIDATION, "train:total_iter=8"]
+
+
+def rates(capsys: pytest.CaptureFixture[str]) -> list[tuple[float, float]]:
+    """Rates of flow and encoder in each line of the log."""
+    return rates_in(capsys.readouterr().err)
+
+
+def rates_in(log: str) -> list[tuple[float, float]]:
+    return [(float(flow), float(encoder)) for flow, encoder in re.findall(r"lr:\(([^,]+),([^,]+),\)", log)]
+
+
+def test_changed_rates_and_schedules_hold_from_the_resume_on(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*STEPS, "train.scheduler.milestones=[100]") == 0
+    assert rates(capsys) == [(1e-3, 1e-3)] * 4
+    changed = ["lr=1e-5", "lr_encoder=1e-6", "weight_decay=0.1"]
+    changes = [f"train.optim_g.{change}" for change in changed]
+    assert train(*LONGER, "train.scheduler.milestones=[5, 7]", *changes, "--auto_resume") == 0
+    out = capsys.readouterr()
+    assert rates_in(out.err) == [
+        (1e-5, 1e-6),
+        (5e-6, 5e-7),
+        (5e-6, 5e-7),
+        (2.5e-6, 2.5e-7),
+    ]
+    assert (
+        "total_iter 4 -> 8" in out.err
+        and "flow lr 0.001 -> 1e-05" in out.err
+        and "encoder weight_decay 0 -> 0.1" in out.err
+    )
+    state = read_state(STATES / "8.state")
+    assert [group["weight_decay"] for group in state["optimizers"][0]["param_groups"]] == [0.1, 0.1]
+
+
+def test_a_changed_schedule_is_where_it_would_be_from_the_start(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler = "train.scheduler={type: CosineAnnealingRestartLR, periods: [5, 5], restart_weights: [1, 0.5]}"
+    assert train(*LONGER, scheduler, "name=whole") == 0
+    whole = rates(capsys)
+    assert train(*STEPS, scheduler.replace("[5, 5]", "[6, 6]")) == 0
+    capsys.readouterr()
+    assert train(*LONGER, scheduler, "--auto_resume") == 0
+    assert rates(capsys) == whole[4:]
+
+
+KINDS = [
+    "train.scheduler={type: CosineAnnealingRestartLR, periods: [10], restart_weights: [1]}",
+    "train.scheduler={type: MultiStepLR, milestones: [2, 6], gamma: 0.5}",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [KINDS, KINDS[::-1]])
+def test_a_schedule_of_another_kind_is_where_it_would_be_from_the_start(
+    before: str, after: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(*LONGER, after, "name=whole") == 0
+    whole = rates(capsys)
+    assert train(*STEPS, before) == 0
+    capsys.readouterr()
+    assert train(*LONGER, after, "--auto_resume") == 0
+    assert rates(capsys) == whole[4:]
+    assert train(WITHOUT_VALIDATION, "train:total_iter=9", after, "--auto_resume") == 0
+    assert "and so from here on: total_iter 8 -> 9.\n" in capsys.readouterr().err
+
+
+def test_without_changes_nothing_is_said(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(*STEPS) == 0 and train(*LONGER, "--auto_resume") == 0
+    assert "Changed since the checkpoint, and so from here on: total_iter 4 -> 8.\n" in capsys.readouterr().err
+    assert train(*LONGER, "--auto_resume") == 0
+    assert "Changed since the checkpoint" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["val:metrics:std={type: calculate_pixel_std}", "val:temperature=[0, 0.9]", "val:metrics:psnr:better=lower"],
+)
+def test_metrics_that_are_new_since_the_checkpoint_are_recorded(change: str, workplace: Path) -> None:
+    assert train() == 0
+    assert train("train:total_iter=6", change, "--auto_resume") == 0
+    (records,) = read_state(STATES / "6.state")["best_metric_results"].values()  # with the validation after 4
+    assert all(record["iter"] >= 0 for record in records.values() if record["val"] not in (np.inf, -np.inf))
+    assert any(record["iter"] == 4 for record in records.values())
+
+
+@pytest.mark.slow
+def test_auto_resume_passes_over_what_is_not_whole(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(WITHOUT_VALIDATION, "train:total_iter=6") == 0
+    truncate(STATES / "6.state")
+    truncate(NETWORKS / "net_g_4.pth")
+    capsys.readouterr()
+    assert train(WITHOUT_VALIDATION, "train:total_iter=7", "--auto_resume") == 0
+    log = capsys.readouterr().err
+    assert "Resuming training from epoch: 0, iter: 2" in log
+    assert "6.state is passed over: path.resume_state:" in log and "net_g_4.pth is not a readable checkpoint" in log
+
+
+def test_a_state_without_its_network_is_named(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(WITHOUT_VALIDATION) == 0
+    (NETWORKS / "net_g_2.pth").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        train(WITHOUT_VALIDATION, f"path:resume_state={STATES / '2.state'}")
+    assert stop.value.code == 2
+    assert "net_g_2.pth, which does not exist" in capsys.readouterr().err
+
+
+# -- states that can be read, and those that cannot --------------------------------------------------------------------
+
+
+class Odd:
+    pass
+
+
+STORED = [
+    (np.float64(1.5), 1.5),
+    ({"psnr": {"val": np.float32(2), "iter": np.int64(3)}}, {"psnr": {"val": 2.0, "iter": 3}}),
+    ([np.bool_(True), (np.float16(1), None)], [True, (1.0, None)]),
+    (np.array([1, 2]), torch.tensor([1, 2])),
+    (Path("a/b"), "a/b"),
+    ({1, 2}, {1, 2}),
+]
+
+
+@pytest.mark.parametrize(("value", "stored"), STORED)
+def test_what_is_written_can_be_read_without_running_code(value: Any, stored: Any, tmp_path: Path) -> None:
+    torch.save({"it": storable(value, "it")}, tmp_path / "it.pth")
+    again = torch.load(tmp_path / "it.pth", weights_only=True)["it"]
+    assert type(again) is type(stored) and str(again) == str(stored)
+
+
+def test_what_could_not_be_read_again_is_refused_when_it_is_written() -> None:
+    with pytest.raises(TrainingError, match=r"^the state\.best\.it is a tests\..*Odd, which could not be read again"):
+        storable({"best": {"it": Odd()}}, "the state")
+
+
+def test_older_states_with_numbers_of_numpy_can_be_read(tmp_path: Path) -> None:
+    best = {"Set5": {"psnr": {"better": "higher", "val": np.float64(30.5), "iter": np.int32(2)}}}
+    torch.save(
+        {"epoch": 1, "iter": 5, "optimizers": [], "schedulers": [], "best_metric_results": best}, tmp_path / "5.state"
+    )
+    assert read_state(tmp_path / "5.state")["best_metric_results"] == best
+
+
+def test_a_state_with_something_else_is_named_without_advice_to_run_it(tmp_path: Path) -> None:
+    torch.save({"epoch": 1, "iter": Odd()}, tmp_path / "5.state")
+    with pytest.raises(UserError) as refusal:
+        read_state(tmp_path / "5.state")
+    text = str(refusal.value)
+    assert "Odd, which is not loaded because that could run code" in text
+    assert "weights_only" not in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("how", ["junk", "no network", "half a network"])
+def test_a_run_is_never_begun_anew_because_its_states_cannot_be_used(
+    how: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(WITHOUT_VALIDATION) == 0
+    if how == "junk":
+        (STATES / "2.state").write_bytes(b"junk")
+    elif how == "no network":
+        (NETWORKS / "net_g_2.pth").unlink()
+    else:
+        truncate(NETWORKS / "net_g_2.pth")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        train(WITHOUT_VALIDATION, "--auto_resume")
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "none of the 1 checkpoints can be used" in line and "2.state is passed over: " in line
+    assert [path.name for path in Path("experiments").iterdir()] == ["tiny"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
+def test_a_state_that_cannot_be_read_now_is_not_passed_over(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(WITHOUT_VALIDATION, "train:total_iter=4") == 0
+    load = torch.load
+
+    def fail(path: Path, **options: Any) -> Any:
+        if Path(path).name == "4.state":
+            raise OSError(5, "Input/output error", str(path))
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", fail)
+    paths = {"training_states": str(STATES)}
+    with pytest.raises(UserError, match=r"4\.state cannot be read: Input/output error; make it readable, or move"):
+        find_newest({"path": paths, "network_g": {}})
