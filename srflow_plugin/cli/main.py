@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -79,7 +80,7 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         subparser = subparsers.add_parser(command, help=module.HELP, description=module.HELP, allow_abbrev=False)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run, parser=subparser)
-    args = _parse(parser, list(sys.argv[1:] if argv is None else argv), commands)
+    args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), commands)
     try:
         return args.run(args) or 0
     except UserError as error:
@@ -88,6 +89,11 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         parser.exit(1, f"{name}: stopped: {fault}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{name}: interrupted\n")
+
+
+def _without_rank(argv: list[str]) -> list[str]:
+    """Leave out what torch.distributed.launch puts before the command; the rank is in the environment, too."""
+    return argv[1:] if argv and re.match(r"--local[-_]rank=\d+$", argv[0]) else argv
 
 
 def _parse(parser: Parser, argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.Namespace:

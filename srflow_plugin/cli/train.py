@@ -39,7 +39,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's newest state, if any")
     parser.add_argument("--debug", action="store_true", help="log every iteration, save and validate every 8th")
-    parser.add_argument("--local_rank", type=int, default=0, help="accepted from old launchers; not used")
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help="accepted from old launchers; not used"
+    )
     add_changes(parser)
 
 

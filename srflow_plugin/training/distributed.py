@@ -12,7 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from srflow_plugin.errors import UserError
+
 Result = TypeVar("Result")
+LAUNCHERS_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+SLURMS_VARIABLES = ("SLURM_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+FIRST_PORT, PORTS = 20000, 10000  # below those that systems hand out
 FOREVER = timedelta(days=365)
 
 # For what may take longer than a collective's usual time-out, such as validation: all ranks by Gloo, which has no
@@ -25,22 +30,49 @@ def init_dist(launcher: str, backend: str | None = None, port: int | None = None
 
     BasicSR's own divides by the number of GPUs, which is 0 on a CPU, takes RANK for LOCAL_RANK, which is wrong on a
     second node, and knows NCCL only. Here the backend is NCCL where there are GPUs and the run uses them, else Gloo.
+
+    Raises:
+        UserError: the processes were not started by that launcher.
     """
     if launcher == "slurm":
-        from subprocess import check_output
-
-        nodes = check_output(["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]], text=True)
-        os.environ["MASTER_ADDR"] = nodes.split()[0]
-        os.environ["MASTER_PORT"] = str(port or os.environ.get("MASTER_PORT", "29500"))
-        os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
-        os.environ["RANK"] = os.environ["SLURM_PROCID"]
-        os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+        _follow_slurm(port)
+    missing = [name for name in LAUNCHERS_VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"--launcher {launcher}: {missing[0]} is not set, so that no launcher has started this process; start it "
+            "with `torchrun --nproc_per_node=N -m srflow_plugin train ...`, or without --launcher"
+        )
     has_gpu = use_gpu and torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    if not has_gpu and backend == "nccl":
+        backend = None  # BasicSR's files name it; on the CPU it works for nobody
     dist.init_process_group(backend or ("nccl" if has_gpu else "gloo"))
     global _patient_group
     _patient_group = dist.new_group(backend="gloo", timeout=FOREVER)  # type: ignore[assignment]
+
+
+def _follow_slurm(port: int | None) -> None:
+    """Set the variables of torchrun from those of a Slurm step."""
+    from subprocess import CalledProcessError, check_output
+
+    if any(name not in os.environ for name in SLURMS_VARIABLES):
+        raise UserError(
+            "--launcher slurm: this process is not part of a Slurm step; start it with "
+            "`srun python -m srflow_plugin train ... --launcher slurm`, or without --launcher"
+        )
+    of_step = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
+    try:
+        nodes = check_output(["scontrol", "show", "hostnames", of_step], text=True).split()
+    except (OSError, CalledProcessError) as error:
+        raise UserError(f"--launcher slurm: scontrol does not list the nodes {of_step} ({error})") from None
+    # Jobs that share a node must not share a port.
+    own_port = FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % PORTS
+    os.environ.setdefault("MASTER_ADDR", nodes[0])
+    os.environ["MASTER_PORT"] = str(os.environ.get("MASTER_PORT") or port or own_port)
+    os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
 
 
 def leave() -> None:

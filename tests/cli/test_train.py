@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from srflow_plugin.cli.main import basicsr_command
+from srflow_plugin.cli.main import all_commands, basicsr_command
+from srflow_plugin.training.distributed import LAUNCHERS_VARIABLES
 from tests.helpers import BIN, run, run_python, saved_networks, train
 
 THEIR_LOSS = (
@@ -115,3 +117,29 @@ def test_a_plugin_that_cannot_be_imported_is_named(
         errors = capsys.readouterr().err.splitlines()
         assert stop.value.code == 2 and len(errors) == 1
         assert f"plugin {module} ({module}) cannot be imported: {fault}(" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        ("pytorch", "RANK is not set, so that no launcher has started this process; start it with `torchrun"),
+        ("slurm", "this process is not part of a Slurm step; start it with `srun python"),
+    ],
+)
+def test_a_launcher_that_did_not_start_the_process_is_named(
+    launcher: str, message: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_") or name in LAUNCHERS_VARIABLES]:
+        monkeypatch.delenv(name)
+    with pytest.raises(SystemExit) as stop:
+        basicsr_command(["train", "-opt", "tiny.yml", "--launcher", launcher])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--launcher {launcher}: {message}" in line
+
+
+@pytest.mark.parametrize("rank", ["--local-rank=0", "--local_rank=1"])
+def test_the_rank_of_old_launchers_is_taken_before_the_command(rank: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        all_commands([rank, "train", "-opt", "nowhere.yml"])
+    assert stop.value.code == 2 and "nowhere.yml: No such file" in capsys.readouterr().err

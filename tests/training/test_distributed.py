@@ -230,6 +230,7 @@ def test_slurm_starts_the_processes(workplace: Path, monkeypatch: pytest.MonkeyP
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{workplace}:{os.environ['PATH']}")
     monkeypatch.setenv("MASTER_PORT", str(29500 + os.getpid() % 1000))
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     command = [sys.executable, "-m", "srflow_plugin", "train", "-opt", "tiny.yml", "--launcher", "slurm"]
     processes = []
     for rank in range(2):

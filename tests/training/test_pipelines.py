@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from srflow_plugin import locks
 from srflow_plugin.errors import UserError
 from srflow_plugin.training import pipelines
 from srflow_plugin.training.pipelines import Notes, Training, train_pipeline
 from srflow_plugin.training.resume import read_state
 from srflow_plugin.training.setup import load_run
 from srflow_plugin.training.stop import StopRequest
-from tests.helpers import train, untrained_network
+from tests.helpers import WITHOUT_VALIDATION, train, untrained_network
 
 WITHOUT_BOARD = "logger.use_tb_logger=false"
 
@@ -116,3 +120,45 @@ def test_each_note_is_logged_once_and_all_are_counted(caplog: pytest.LogCaptureF
     messages = [record.message for record in caplog.records]
     assert messages[:2] == ["a is grey", "b is grey"] and len(messages) == pipelines.NOTES_IN_LOG + 1
     assert messages[-1] == "26 images were skipped or converted, 22 different."
+
+
+# -- two runs of one name, and runs that fail --------------------------------------------------------------------------
+
+
+def test_a_run_that_fails_before_its_first_step_moves_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(WITHOUT_VALIDATION) == 0
+    before = sorted(path.relative_to(workplace) for path in Path("experiments").rglob("*"))
+    for image in Path("images/train").iterdir():
+        image.write_bytes(image.read_bytes()[:100])
+    disk = [f"datasets:train:dataroot_{kind}=images/train" for kind in ("gt", "lq")]
+    with pytest.raises(SystemExit) as stop:
+        train(WITHOUT_VALIDATION, *disk, "datasets:train:io_backend:type=disk", "datasets:train:gt_size=8")
+    assert stop.value.code == 2 and "is truncated" in capsys.readouterr().err
+    assert sorted(path.relative_to(workplace) for path in Path("experiments").rglob("*")) == before
+
+
+def test_the_second_run_of_a_name_is_refused_and_the_first_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    holding = "import time; from srflow_plugin.training.setup import load_run; from pathlib import Path\n"
+    holding += "run = load_run('tiny.yml', is_train=True); print('held', flush=True); time.sleep(100)"
+    with subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"the name tiny is in use: process {holder.pid} on "):
+            load_run("tiny.yml", is_train=True)
+        holder.kill()
+    load_run("tiny.yml", is_train=True).lock.close()
+    assert not Path("experiments").exists()
+
+
+def test_the_log_names_networks_in_a_line_and_rates_once(workplace: Path) -> None:
+    assert train(WITHOUT_VALIDATION) == 0
+    (log,) = Path("experiments/tiny").glob("train_tiny_*.log")
+    lines = log.read_text().splitlines()
+    assert any(re.search(r"Network SRFlowNet: [\d,]+ parameters\.$", line) for line in lines)
+    assert not any("Conv2d" in line for line in lines)
+    (first, *_) = [line for line in lines if "iter:       1" in line]
+    assert first.count("lr") == 1

@@ -94,3 +94,27 @@ def test_a_signal_ends_a_validation_between_two_images(
     assert "Stopped by SIGTERM after iteration 2" in capsys.readouterr().err
     assert Path("experiments/tiny/training_states/2.state").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes are POSIX's")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_group_saves_although_images_are_read_by_others(
+    workplace: Path, number: signal.Signals, code: int
+) -> None:
+    changes = ["logger:use_tb_logger=false", WITHOUT_VALIDATION, "logger:save_checkpoint_freq=1000000"]
+    changes += [
+        "train:total_iter=1000000",
+        "datasets:train:num_worker_per_gpu=2",
+        "datasets:train:batch_size_per_gpu=8",
+    ]
+    command = [sys.executable, "-m", "srflow_plugin", "train", "-opt", "tiny.yml", "--force_yml", *changes]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "iter:       3" in line:
+            os.killpg(process.pid, number)
+        if "which is saved" in line:
+            saved = int(line.partition("after iteration ")[2].partition(",")[0])
+    assert process.wait() == code
+    assert [path.name for path in Path("experiments/tiny/training_states").iterdir()] == [f"{saved}.state"]
