@@ -151,7 +151,7 @@ def test_the_second_run_of_a_name_is_refused_and_the_first_named(
             load_run("tiny.yml", is_train=True)
         holder.kill()
     load_run("tiny.yml", is_train=True).lock.close()
-    assert not Path("experiments").exists()
+    assert list(Path("experiments").iterdir()) == []
 
 
 def test_the_log_names_networks_in_a_line_and_rates_once(workplace: Path) -> None:
