@@ -27,7 +27,7 @@ from tests.stress.slurm.cluster import Cluster, job_environment, missing_program
 from tests.stress.slurm.scenarios import Outcome, Training, carry_out
 
 # Long enough to be up against the shortest time limit, a minute, and for checkpoints between interruptions.
-LEAST_ITERATIONS = 900
+LEAST_ITERATIONS = 700
 ITERATIONS_PER_REQUEUE = 60
 SECONDS_PER_ITERATION = 0.5  # of patience
 LOG_LINES = 30
@@ -69,7 +69,7 @@ def run_all(cluster: Cluster, work: Path, args: argparse.Namespace) -> list[Outc
         ("undisturbed", (), partial(scenarios.undisturbed, seconds=seconds)),
         ("requeued", (), requeued),
         ("node_killed", (), partial(scenarios.node_killed, seconds=seconds)),
-        ("time_limit", ("--time=1", "--signal=TERM@20"), partial(scenarios.time_limit, seconds=2 * seconds)),
+        ("time_limit", ("--time=1", "--signal=TERM@15"), partial(scenarios.time_limit, seconds=2 * seconds)),
         ("signalled", (), scenarios.signalled),
     ):
         training = Training(cluster, work, name, changes, flags)

@@ -145,10 +145,10 @@ class Cluster:
         """Say whether a job is over, well or not."""
         return self.job(number)["JobState"] in {"COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT"}
 
-    def start_now(self, number: str) -> None:
-        """Start a job that is being requeued without the two minutes that Slurm lets it wait."""
+    def start_now(self, number: str, delay: int = 0) -> None:
+        """Start a job that is being requeued after ``delay`` seconds, not the two minutes that Slurm lets it wait."""
         wait_until(lambda: self.is_pending(number), f"job {number} requeued")
-        self.run("scontrol", "update", f"jobid={number}", "starttime=now")
+        self.run("scontrol", "update", f"jobid={number}", f"starttime=now+{delay}")
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir()

@@ -18,6 +18,7 @@ from tests.stress.slurm.cluster import NODES, Cluster, SlurmError, wait_until
 from tests.stress.torture import states
 
 PATIENCE = 90  # seconds for a start and a checkpoint
+AFTER_A_NODE_FAILED = 10  # seconds until the job starts again, or what still ends it for the failure ends the new start
 ENDED = re.compile(r"The training ended with exit code (\d+)\.")
 STOPPED = re.compile(r"Stopped by SIGTERM after iteration (\d+), which is saved")
 
@@ -149,19 +150,17 @@ def wait_for_moment(training: Training, rng: random.Random) -> bool:
         return False
     training.wait_for_checkpoint()
     time.sleep(rng.uniform(0, 1))
-    if rng.random() < 0.4:
-        return False
+    return rng.random() < 0.6 and comes_to_save(training.experiment)
+
+
+def comes_to_save(experiment: Path) -> bool:
+    """Wait until a training is writing a checkpoint; say whether it came to that in a few seconds."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        if any(True for folder in ("models", "training_states") for _ in unfinished(training.experiment / folder)):
+        if any(list((experiment / folder).glob("*.unfinished")) for folder in ("models", "training_states")):
             return True
         time.sleep(0.001)
     return False
-
-
-def unfinished(folder: Path) -> list[Path]:
-    """List the files that are being written."""
-    return list(folder.glob("*.unfinished"))
 
 
 # -- the scenarios -----------------------------------------------------------------------------------------------------
@@ -191,13 +190,14 @@ def node_killed(training: Training, seconds: float) -> None:
 
     for node in reversed(NODES):
         training.wait_for_checkpoint()
+        while_saving = comes_to_save(training.experiment)
         cluster.kill_node(node)
         wait_until(is_off_the_nodes, f"{node} missed", PATIENCE)
         cluster.revive_node(node)
         if not cluster.is_pending(training.number):
             cluster.run("scontrol", "requeue", training.number)
-        cluster.start_now(training.number)
-        training.note_interruption()
+        cluster.start_now(training.number, AFTER_A_NODE_FAILED)
+        training.note_interruption(while_saving)
     training.wait_for_end(seconds)
 
 
