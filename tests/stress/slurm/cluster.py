@@ -145,10 +145,13 @@ class Cluster:
         """Say whether a job is over, well or not."""
         return self.job(number)["JobState"] in {"COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "TIMEOUT"}
 
-    def start_now(self, number: str, delay: int = 0) -> None:
-        """Start a job that is being requeued after ``delay`` seconds, not the two minutes that Slurm lets it wait."""
+    def start_soon(self, number: str, seconds: int = 3) -> None:
+        """Start a job that is being requeued in some seconds, not in the two minutes that Slurm lets it wait.
+
+        What ends the first start, and comes late, would end one that begins at once.
+        """
         wait_until(lambda: self.is_pending(number), f"job {number} requeued")
-        self.run("scontrol", "update", f"jobid={number}", f"starttime=now+{delay}")
+        self.run("scontrol", "update", f"jobid={number}", f"starttime=now+{seconds}")
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir()

@@ -18,7 +18,6 @@ from tests.stress.slurm.cluster import NODES, Cluster, SlurmError, wait_until
 from tests.stress.torture import states
 
 PATIENCE = 90  # seconds for a start and a checkpoint
-AFTER_A_NODE_FAILED = 10  # seconds until the job starts again, or what still ends it for the failure ends the new start
 ENDED = re.compile(r"The training ended with exit code (\d+)\.")
 STOPPED = re.compile(r"Stopped by SIGTERM after iteration (\d+), which is saved")
 
@@ -176,7 +175,7 @@ def requeued(training: Training, seconds: float, count: int, rng: random.Random)
     for _ in range(count):
         while_saving = wait_for_moment(training, rng)
         training.cluster.run("scontrol", "requeue", training.number)
-        training.cluster.start_now(training.number)
+        training.cluster.start_soon(training.number)
         training.note_interruption(while_saving)
     training.wait_for_end(seconds)
 
@@ -196,7 +195,7 @@ def node_killed(training: Training, seconds: float) -> None:
         cluster.revive_node(node)
         if not cluster.is_pending(training.number):
             cluster.run("scontrol", "requeue", training.number)
-        cluster.start_now(training.number, AFTER_A_NODE_FAILED)
+        cluster.start_soon(training.number, seconds=10)
         training.note_interruption(while_saving)
     training.wait_for_end(seconds)
 
@@ -206,7 +205,7 @@ def time_limit(training: Training, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not training.cluster.has_ended(training.number):
         if training.cluster.is_pending(training.number) and training.outcome.interruptions < stops(training):
-            training.cluster.start_now(training.number)
+            training.cluster.start_soon(training.number)
             training.note_interruption()
         if time.monotonic() > deadline:
             raise SlurmError(f"job {training.number} not at its end within {seconds:.0f} s")
@@ -231,7 +230,7 @@ def signalled(training: Training) -> None:
     saved = STOPPED.findall(training.log_text())
     if not saved or f"{saved[-1]}.state" not in states(training.experiment):
         raise SlurmError("SIGTERM did not save the iteration")
-    cluster.start_now(training.number)
+    cluster.start_soon(training.number)
     training.wait_for_checkpoint()
     cluster.run("scancel", training.number)
     wait_until(lambda: cluster.has_ended(training.number), f"job {training.number} cancelled")
