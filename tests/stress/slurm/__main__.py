@@ -4,7 +4,7 @@ Brings up a Slurm of two nodes on this machine, in a temporary folder, and train
 that docs/cluster.md prints: undisturbed; requeued at random moments, half of them while a checkpoint is being written;
 with each of the nodes killed; up against its time limit; and told to stop by scancel. After every interruption every
 checkpoint can be read; in the end the weights are, bit for bit, those of the undisturbed training. Prints a table; exit
-code 1 if anything is otherwise, 2 where Slurm is not installed. Takes about eight minutes on two cores.
+code 1 if anything is otherwise, 2 where Slurm is not installed. Takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
