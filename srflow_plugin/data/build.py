@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from basicsr.data import build_dataset
+from basicsr.utils.registry import DATASET_REGISTRY
 
 from srflow_plugin.data.checked import CheckedImages
+from srflow_plugin.data.pairing import LISTS, lines_of_list, paired_quickly
 from srflow_plugin.errors import UserError
 
 
@@ -24,4 +29,24 @@ def build(make: Callable[[dict[str, Any]], Any], opt: dict[str, Any], what: str)
 
 def checked_images(opt: dict[str, Any], where: str) -> CheckedImages:
     """Build the data set of an option file's section, its files to be checked."""
-    return CheckedImages(build(build_dataset, opt, where))
+    with tidy_lists(opt) as lists, paired_quickly(DATASET_REGISTRY.get(opt["type"])):
+        dataset = build(build_dataset, {**opt, **lists}, where)
+    dataset.opt.update({key: opt[key] for key in lists})
+    return CheckedImages(dataset)
+
+
+@contextmanager
+def tidy_lists(opt: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Write the lists that a section names without empty lines, which BasicSR's data sets take for images.
+
+    Yields:
+        Their files in the block, by the section's keys.
+    """
+    lists = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key in LISTS:
+            if isinstance(opt.get(key), str):
+                lists[key] = str(Path(folder, f"{key}.txt"))
+                lines = lines_of_list(Path(opt[key]))
+                Path(lists[key]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        yield lists

@@ -39,6 +39,12 @@ def is_of_network(metric_opt: dict[str, Any]) -> bool:
     return METRIC_REGISTRY.get(metric_opt["type"]) in (calculate_code_length, calculate_nll)
 
 
+def needs_reference(metric_opt: dict[str, Any]) -> bool:
+    """Say whether a metric compares with the ground truth."""
+    reference = inspect.signature(METRIC_REGISTRY.get(metric_opt["type"])).parameters.get("img2")
+    return is_of_network(metric_opt) or (reference is not None and reference.default is reference.empty)
+
+
 def measure(
     samples: Sequence[np.ndarray],
     gt: np.ndarray | None,

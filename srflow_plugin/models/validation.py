@@ -177,6 +177,8 @@ class SRFlowValidation(SRModel):
             pictures[variant.suffix] = [to_pixels(image) for image in self.output]
             samples = [_bgr(picture) for picture in pictures[variant.suffix]]
             for metric, metric_opt in variant.metrics.items():
+                if metric not in self.opt["val"]["metrics"]:  # of a data set without ground truth
+                    continue
                 values[metric] = measure(samples, bgr_gt, bgr_lq, metric_opt, code_length)
         return pictures, values
 

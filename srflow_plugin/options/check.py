@@ -77,6 +77,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         raise UserError("datasets.train is missing: training needs a data set of that name")
     for phase, dataset in opt["datasets"].items():
         _check_dataset(f"datasets.{phase}", dataset, is_train)
+    _check_distinct(opt["datasets"])
     if is_train:
         require("train", opt["train"], required_keys(Train, is_train))
         if opt.get("val"):
@@ -198,6 +199,17 @@ def _check_names(opt: Section) -> None:
     for where, name in names.items():
         if name is not None and (str(name).strip(". ") == "" or set(str(name)) & set("/\\\0")):
             raise UserError(f"{where}: {name!r} must be a plain name, without / and not of dots alone")
+
+
+def _check_distinct(datasets: Section) -> None:
+    """Refuse two validation sets of one name: their pictures and records would be mixed."""
+    seen: dict[Any, str] = {}
+    for phase, dataset in datasets.items():
+        other = None if phase == "train" else seen.setdefault(dataset["name"], phase)
+        if other not in (None, phase):
+            raise UserError(
+                f"datasets.{phase}.name: {dataset['name']!r} is datasets.{other}'s; give each a name of its own"
+            )
 
 
 def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:

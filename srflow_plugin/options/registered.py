@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal
 from srflow_plugin.options.types import conforms, describe, join, nearest
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
+TRIED_SIZE = (240, 240)  # a multiple of every scale
 OWN_SUFFIX = "_basicsr"
 SCHEDULERS: Mapping[str, Callable[..., Any]] = {
     "MultiStepLR": lr_scheduler.MultiStepRestartLR,
@@ -73,11 +75,18 @@ def _check_metric(where: str, metric: Any, model_type: str) -> None:
     if not conforms(metric.get("over", "mean"), hint):
         raise UserError(f"{where}.over: {metric['over']!r} is not {describe(hint)}")
     # Metrics say nothing about the types of their options: better now than after the first hours of training.
-    image = np.random.default_rng(0).integers(0, 256, (240, 240, 3), dtype=np.uint8)  # a multiple of every scale
     try:
-        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type == "SRFlowModel" else None)
+        try_metric(metric, model_type, *TRIED_SIZE)
     except Exception as error:
         raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error
+
+
+def try_metric(metric: Section, model_type: str, height: int, width: int) -> None:
+    """Compute a metric on images of that size, whatever it raises."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NIQE's, of images that are too small
+        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type == "SRFlowModel" else None)
 
 
 def _check_training(train_opt: Section, model_type: str) -> None:

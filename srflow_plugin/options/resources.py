@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lmdb
+from basicsr.utils import scandir
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from srflow_plugin.checkpoints.fit import check_encoder_fit, check_fit
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.data.checked import close_files
+from srflow_plugin.data.pairing import LISTS, image_sizes, lines_of_list, names_of_list
 from srflow_plugin.errors import UserError
-from srflow_plugin.options.registered import build_network
+from srflow_plugin.options.registered import build_network, try_metric
 from srflow_plugin.options.schema import Section
+
+Sizes = dict[str, tuple[int, int]]
+TRIED_SIDES = range(16, 513, 16)  # of images, to say how large they must be
 
 
 def check_weights(opt: Section) -> None:
@@ -47,8 +54,11 @@ def check_weights(opt: Section) -> None:
 
 
 def check_data(opt: Section) -> None:
-    """Check that the data sets are there and large enough for a batch of patches."""
+    """Check that the data sets are there, and large enough for a batch of patches or for the metrics."""
     for phase, dataset in opt["datasets"].items():
+        for key in LISTS:
+            if isinstance(dataset.get(key), str):
+                _named(f"datasets.{phase}.{key}", partial(lines_of_list, Path(dataset[key])))
         if dataset["type"] != "PairedImageDataset":
             continue
         is_lmdb = dataset["io_backend"]["type"] == "lmdb"
@@ -62,32 +72,83 @@ def check_data(opt: Section) -> None:
                 )
             if not is_lmdb and not any(path.iterdir()):
                 raise UserError(f"{where}: {path} is empty")
-        if is_lmdb:
-            _check_lmdbs(f"datasets.{phase}", dataset)
+        sizes = (_check_lmdbs if is_lmdb else _folder_sizes)(f"datasets.{phase}", dataset)
+        if dataset["phase"] == "train":
+            _check_patches(f"datasets.{phase}", dataset, sizes)
+        else:
+            _check_metrics(opt, dataset, sizes)
 
 
-def _check_lmdbs(where: str, dataset: Section) -> None:
+def _folder_sizes(where: str, dataset: Section) -> Sizes:
+    """Height and width of every HR image of a folder, by name; those that cannot be read are left out."""
+    folder, listed = Path(dataset["dataroot_gt"]), dataset.get("meta_info_file")
+    names = names_of_list(Path(listed)) if listed else sorted(scandir(str(folder)))
+    sizes = image_sizes([folder / name for name in names])
+    return {name: size for name, size in zip(names, sizes, strict=True) if size}
+
+
+def _check_patches(where: str, dataset: Section, sizes: Sizes) -> None:
+    """Check that a training's images fill a batch and hold a patch each."""
+    images = len(sizes) * dataset.get("dataset_enlarge_ratio", 1)
+    if images < dataset["batch_size_per_gpu"]:
+        raise UserError(
+            f"{where}: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
+            "raise dataset_enlarge_ratio or lower batch_size_per_gpu"
+        )
+    small = [name for name, size in sizes.items() if min(size) < dataset["gt_size"]]
+    if small and not dataset.get("skip_bad_images"):
+        height, width = sizes[small[0]]
+        others = f", and so are {len(small) - 1} others; leave them out" if len(small) > 1 else "; leave it out"
+        size = f"{height}x{width}, smaller than gt_size {dataset['gt_size']}"
+        raise UserError(f"{where}: {small[0]} is {size}{others}, or set datasets.train.skip_bad_images: true")
+
+
+def _check_metrics(opt: Section, dataset: Section, sizes: Sizes) -> None:
+    """Try the metrics of a validation at the size of its smallest image."""
+    if not sizes:
+        return
+    name = min(sizes, key=lambda name: min(sizes[name]))
+    for metric, section in ((opt.get("val") or {}).get("metrics") or {}).items():
+        try:
+            try_metric(section, opt["model_type"], *sizes[name])
+        except Exception as error:
+            needed = next((side for side in TRIED_SIDES if _works(section, opt["model_type"], side)), None)
+            height, width = sizes[name]
+            raise UserError(
+                f"val.metrics.{metric} cannot be computed on {dataset['name']}: its image {name} is {height}x{width} "
+                f"({' '.join(str(error).split()):.80}); "
+                + (f"it needs about {needed}x{needed}: " if needed else "")
+                + "leave the metric or the image out"
+            ) from None
+
+
+def _works(section: Section, model_type: str, side: int) -> bool:
+    try:
+        try_metric(section, model_type, side, side)
+    except Exception:
+        return False
+    return True
+
+
+def _named(where: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _check_lmdbs(where: str, dataset: Section) -> Sizes:
+    """Height and width of every HR image of a pair of LMDBs, by its key."""
     gts, lqs = (_lmdb_sizes(f"{where}.{key}", Path(dataset[key])) for key in ("dataroot_gt", "dataroot_lq"))
     for one, other in ((gts, lqs), (lqs, gts)):
         key = next((key for key in one if key not in other), None)
         if key is not None:
             missing = dataset["dataroot_lq" if one is gts else "dataroot_gt"]
             raise UserError(f"{where}: {missing} has no image {key}; make the pair again with `srflow prepare`")
-    if dataset["phase"] != "train":
-        return
-    images = len(gts) * dataset.get("dataset_enlarge_ratio", 1)
-    if images < dataset["batch_size_per_gpu"]:
-        raise UserError(
-            f"{where}: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
-            "raise dataset_enlarge_ratio or lower batch_size_per_gpu"
-        )
-    for key, (height, width) in gts.items():
-        if min(height, width) < dataset["gt_size"]:
-            size = f"{height}x{width}, smaller than gt_size {dataset['gt_size']}"
-            raise UserError(f"{where}: {key} is {size}; leave it out")
+    return gts
 
 
-def _lmdb_sizes(where: str, folder: Path) -> dict[str, tuple[int, int]]:
+def _lmdb_sizes(where: str, folder: Path) -> Sizes:
     """Height and width of every image by its key, as meta_info.txt lists them; the LMDB itself is whole."""
     again = "make it again with `srflow prepare`"
     sizes = {}

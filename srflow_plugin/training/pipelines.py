@@ -12,11 +12,14 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import (
     AvgTimer,
     MessageLogger,
@@ -29,7 +32,8 @@ from basicsr.utils.options import copy_opt_file, dict2str
 from torch.utils.data import DataLoader
 
 from srflow_plugin.data.build import build, checked_images
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.metrics.samples import needs_reference
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
 from srflow_plugin.training.cuda_names import of_this_machine
 from srflow_plugin.training.distributed import any_rank, gather
@@ -159,15 +163,33 @@ class Training:
 
     def validate_if_due(self) -> None:
         """Validate, where that is due."""
-        if self.validation.run_if_due(self.progress.iteration):
-            self.checkpoints.save_if_best(self.progress.iteration)
+        if self.validation.is_due(self.progress.iteration):
+            self.validate()
         self.data_timer.start()
         self.iter_timer.start()
 
     def validate_after_resume(self) -> None:
         """Validate what was to be validated after the checkpoint that the run goes on from."""
-        if self.is_resumed and self.validation.run_if_due(self.progress.iteration):
-            self.checkpoints.save_if_best(self.progress.iteration)
+        if self.is_resumed and self.validation.is_due(self.progress.iteration):
+            self.validate()
+
+    def validate(self) -> None:
+        """Validate, and keep the network if it is the best; a failure loses nothing."""
+        iteration = self.progress.iteration
+        try:
+            self.validation.run(iteration)
+        except StopRequested:
+            raise
+        except Exception as error:
+            self.save(must=True)
+            if isinstance(error, UserError):
+                raise
+            self.logger.error("The validation failed.", exc_info=True)
+            raise TrainingError(
+                f"the validation after iteration {iteration} failed: {' '.join(str(error).split()) or error!r:.200}; "
+                "the training is saved. Mend it, or set val: ~, and go on with --auto_resume"
+            ) from error
+        self.checkpoints.save_if_best(iteration)
 
     def save(self, must: bool = False) -> None:
         """Save a checkpoint."""
@@ -177,8 +199,7 @@ class Training:
         """Save the latest networks, validate."""
         self.logger.info("Save the latest model.")
         self.checkpoints.save_networks("latest", must=True)
-        self.validation.run(self.progress.iteration)
-        self.checkpoints.save_if_best(self.progress.iteration)
+        self.validate()
 
     def close(self) -> None:
         """Sum up and close the logs."""
@@ -247,12 +268,9 @@ class Validation:
         self.options = read(Val, val_opt) if val_opt else None
         self.last_iter = 0
 
-    def run_if_due(self, current_iter: int) -> bool:
-        """Validate if the option file says so for this iteration; return whether it does."""
-        due = self.options is not None and current_iter % self.options.val_freq == 0
-        if due:
-            self.run(current_iter)
-        return due
+    def is_due(self, current_iter: int) -> bool:
+        """Say whether the option file asks for a validation after this iteration."""
+        return self.options is not None and current_iter % self.options.val_freq == 0
 
     def run(self, current_iter: int) -> None:
         """Validate, unless this iteration has been."""
@@ -270,13 +288,36 @@ def validate_together(
     stopped, cudnn = False, torch.backends.cudnn
     searches, cudnn.benchmark = cudnn.benchmark, False  # which begin anew for every size of image
     try:
-        model.validation(loader, current_iter, tb_logger, save_img)
+        with _suited_to(model, loader.dataset.opt):  # type: ignore[attr-defined]
+            model.validation(loader, current_iter, tb_logger, save_img)
     except StopRequested:
         stopped = True
     finally:
         cudnn.benchmark = searches
     if any_rank(stopped):
         raise StopRequested
+
+
+@contextmanager
+def _suited_to(model: BaseModel, dataset: Section) -> Iterator[None]:
+    """Leave out, in the block, what a data set without ground truth cannot give; one of several has its own folder."""
+    val, path = model.opt["val"], model.opt["path"]
+    metrics, folder = val.get("metrics"), path["visualization"]
+    if metrics is not None:
+        val["metrics"] = measurable(metrics, dataset) or (None if isinstance(model, VideoBaseModel) else {})
+    if model.opt["is_train"] and sum(phase.startswith("val") for phase in model.opt["datasets"]) > 1:
+        path["visualization"] = str(Path(folder, dataset["name"]))
+    vars(model).pop("metric_results", None)  # which BasicSR makes for its first data set, and keeps
+    try:
+        yield
+    finally:
+        val["metrics"], path["visualization"] = metrics, folder
+
+
+def measurable(metrics: Section, dataset: Section) -> Section:
+    """Find the metrics that can be computed on a data set: without ground truth, those that need none."""
+    has_gt = dataset.get("dataroot_gt") is not None or dataset.get("dataroot_lq") is None
+    return {name: metric for name, metric in metrics.items() if has_gt or not needs_reference(metric)}
 
 
 class Notes:
@@ -313,6 +354,12 @@ def _val_loader(opt: Section, phase: str, stop: StopRequest) -> DataLoader[Any]:
     dataset_opt = opt["datasets"][phase]
     images = checked_images(dataset_opt, f"datasets.{phase}")
     get_root_logger().info(f"Number of {dataset_opt['phase']} images/folders in {dataset_opt['name']}: {len(images)}")
+    metrics = (opt.get("val") or {}).get("metrics") or {}
+    left_out = metrics.keys() - measurable(metrics, dataset_opt).keys()
+    if left_out:
+        get_root_logger().warning(
+            f"{dataset_opt['name']} has no ground truth (dataroot_gt): {', '.join(sorted(left_out))} cannot be measured"
+        )
     return DataLoader(StopBetweenImages(images, stop), batch_size=1)
 
 

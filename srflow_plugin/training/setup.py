@@ -20,6 +20,7 @@ from srflow_plugin.options.registered import check_registered
 from srflow_plugin.options.resources import check_data, check_weights
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, init_dist
+from srflow_plugin.training.log import check_boards
 from srflow_plugin.training.resume import resolve_resume
 
 DEBUG_FREQUENCY = 8
@@ -71,6 +72,8 @@ def load_run(
     opt, notes = load_checked(Path(path), force, is_train)
     notes += fit_machine(opt)
     check_registered(opt, is_train)
+    if is_train:
+        check_boards(opt)
     _join_processes(opt, launcher)
     opt["auto_resume"], opt["is_train"] = auto_resume, is_train
     complete_options(opt, root or Path.cwd(), debug)
@@ -81,7 +84,7 @@ def load_run(
             notes += resolve_resume(opt)
         check_weights(opt)
         _prepare_data(opt)
-        check_data(opt)
+        gather_work(lambda: check_data(opt) if opt["rank"] == 0 else None)
         lock = stack.pop_all()
 
     if opt.get("manual_seed") is None:

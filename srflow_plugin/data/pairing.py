@@ -1,0 +1,139 @@
+"""Pairs of files for BasicSR's data sets, found in linear time, and lists of files read as people write them."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any
+
+from basicsr.utils import scandir
+from PIL import Image
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import DAMAGED, PNG_START
+from srflow_plugin.progress import with_progress
+
+LISTS = ("meta_info_file", "meta_info")  # keys of data sets that name a list of images
+SIZE = re.compile(r"\s+\(?\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)?(\s+\d+)?$")  # what may follow a name in a list
+READERS = 8  # threads, which mostly wait for the disk
+MANY = 2000  # files from which on a bar shows how far it is
+Paths = list[dict[str, str]]
+
+
+@contextmanager
+def paired_quickly(kind: type) -> Iterator[None]:
+    """Let a data set that pairs files by BasicSR's functions do so by the ones of this module, in the block.
+
+    BasicSR's look every name up in a list: 160,000 pairs take minutes.
+    """
+    module = vars(sys.modules[kind.__module__])
+    ours: dict[str, Callable[..., Any]] = {
+        "paired_paths_from_folder": pairs_of_folders,
+        "paired_paths_from_meta_info_file": pairs_of_list,
+    }
+    before = {name: module[name] for name in ours if name in module}
+    module.update({name: ours[name] for name in before})
+    try:
+        yield
+    finally:
+        module.update(before)
+
+
+def pairs_of_folders(folders: Sequence[str], keys: Sequence[str], filename_tmpl: str) -> Paths:
+    """Pair the images of two folders by name.
+
+    Args:
+        folders: of the LR and of the HR images.
+        keys: of the paths, without "_path".
+        filename_tmpl: makes of an HR image's name the LR image's, both without their ending.
+
+    Raises:
+        UserError: an image has no partner; with the template that would fit.
+    """
+    inputs, gts = (sorted(scandir(folder)) for folder in folders)
+    known = set(inputs)
+    for name in gts:
+        if _input_name(name, filename_tmpl) not in known:
+            hint = _fitting_template(name, inputs)
+            raise UserError(
+                f"{folders[1]}/{name} has no {folders[0]}/{_input_name(name, filename_tmpl)}"
+                + (f"; set filename_tmpl: '{hint}'" if hint else "; give both images the same name")
+            )
+    if len(inputs) != len(gts):
+        extra = next(iter(known - {_input_name(name, filename_tmpl) for name in gts}))
+        raise UserError(
+            f"{folders[0]} has {len(inputs)} images and {folders[1]} {len(gts)}: {extra} has no partner; remove it"
+        )
+    return _pairs(gts, folders, keys, filename_tmpl)
+
+
+def pairs_of_list(folders: Sequence[str], keys: Sequence[str], meta_info_file: str, filename_tmpl: str) -> Paths:
+    """Pair the images that a list names; arguments as of :func:`pairs_of_folders`."""
+    return _pairs(names_of_list(Path(meta_info_file)), folders, keys, filename_tmpl)
+
+
+def names_of_list(file: Path) -> list[str]:
+    """Read the names of a list: one in a line, with or without the size behind it."""
+    return [SIZE.sub("", line) for line in lines_of_list(file)]
+
+
+def lines_of_list(file: Path) -> list[str]:
+    """Read the lines of a list that are not empty."""
+    try:
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UserError(f"{file} cannot be read: {reason}; correct the path, or leave it out") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{file} names no images; leave it out, or write one name in a line")
+    return lines
+
+
+def image_sizes(files: Sequence[Path]) -> list[tuple[int, int] | None]:
+    """Read height and width of image files from their first bytes; None where that cannot be done."""
+    with ThreadPoolExecutor(READERS) as readers:
+        sizes = readers.map(_image_size, files)
+        return [next(sizes) for _ in with_progress(files, "image", disable=len(files) < MANY)]
+
+
+def _image_size(file: Path) -> tuple[int, int] | None:
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(24)
+            if start.startswith(PNG_START):
+                width, height = struct.unpack(">II", start[16:24])
+                return height, width
+            opened.seek(0)
+            with Image.open(opened) as image:
+                return image.height, image.width
+    except (*DAMAGED, Image.DecompressionBombError):
+        return None  # whoever reads it says what is wrong with it
+
+
+def _pairs(gts: Sequence[str], folders: Sequence[str], keys: Sequence[str], template: str) -> Paths:
+    return [
+        {
+            f"{keys[0]}_path": str(Path(folders[0], _input_name(name, template))),
+            f"{keys[1]}_path": str(Path(folders[1], name)),
+        }
+        for name in gts
+    ]
+
+
+def _input_name(name: str, template: str) -> str:
+    path = PurePath(name)
+    return f"{template.format(path.stem)}{path.suffix}"
+
+
+def _fitting_template(name: str, inputs: Sequence[str]) -> str:
+    """Find the template that makes the HR image's name that of an LR image."""
+    stem = PurePath(name).stem
+    longer = (PurePath(other).stem for other in inputs if stem in PurePath(other).stem)
+    fitting = sorted(longer, key=len)[:1]
+    return fitting[0].replace(stem, "{}", 1) if fitting and fitting[0] != stem else ""
