@@ -26,6 +26,11 @@ from srflow_plugin.errors import UserError
 
 UNUSED_PREFIX = "unused."
 SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
+WRAPPINGS = (
+    *("params_ema", "params", "state_dict", "model_state_dict", "model", "network", "net_g", "netG", "generator"),
+    *("net", "weights", "ema", "module"),
+)
+PREFIXES = ("module.", "_orig_mod.", "net_g.", "netG.", "generator.", "network.", "net.", "module.")
 SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
 logger = logging.getLogger(__name__)
 
@@ -137,7 +142,7 @@ def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: s
     the SRFlowNet with ``encoder_skip="conv_first"``.
     """
     weights = {}
-    for key, value in flat_weights(state, param_key, name).items():
+    for key, value in _current_names(flat_weights(state, param_key, name)).items():
         key = re.sub(r"^RRDB_trunk\.(\d+)\.RDB", r"body.\1.rdb", key)
         key = re.sub(r"^trunk_conv\.", "conv_body.", key)
         key = re.sub(r"^(?:conv_up|upconv)(\d+)\.", lambda match: f"upconvs.{int(match[1]) - 1}.", key)
@@ -148,9 +153,39 @@ def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: s
     return weights
 
 
+def _current_names(weights: Weights) -> Weights:
+    """Name the weights of ESRGAN's first layout, whose keys count layers, as BasicSR does."""
+    if "model.1.sub.0.RDB1.conv1.0.weight" not in weights:
+        return weights
+    layers = sorted({int(match[1]) for key in weights if (match := re.match(r"model\.(\d+)\.weight$", key))})
+    names = {"0": "conv_first"}
+    names.update({str(layer): f"upconv{number}" for number, layer in enumerate(layers[1:-2], start=1)})
+    renamed = {}
+    for key, value in weights.items():
+        key = re.sub(r"^model\.1\.sub\.(\d+)\.RDB(\d)\.conv(\d)\.0\.", r"body.\1.rdb\2.conv\3.", key)
+        key = re.sub(r"^model\.1\.sub\.\d+\.(weight|bias)$", r"conv_body.\1", key)
+        key = re.sub(r"^model\.(\d+)\.", lambda match: names.get(match[1], "output") + ".", key)
+        renamed[key] = value
+    return renamed
+
+
+def _unwrapped(state: Any, param_key: str) -> Any:
+    """Take off what training programs put around weights: dictionaries with other things beside, and prefixes."""
+    while isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
+        inner = next((key for key in (param_key, *WRAPPINGS) if isinstance(state.get(key), Mapping)), None)
+        if inner is None:
+            break
+        state = state[inner]
+    if isinstance(state, Mapping):
+        for prefix in PREFIXES:
+            if state and all(str(key).startswith(prefix) for key in state):
+                state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
+
+
 def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
-    present = [key for key in (param_key, "params_ema", "params") if key in state]
-    flat = state[present[0]] if present else state
+    """Find a checkpoint's weights, without what is wrapped around them, in floating point."""
+    flat = _unwrapped(state, param_key)
     if not isinstance(flat, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
     ):
@@ -158,7 +193,7 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
     # Of other networks a parameter may be called scale, too.
     scales = {key + SCALE_SUFFIX for key, value in flat.items() if value.dtype == torch.int8} & flat.keys()
     return {
-        key.removeprefix("module."): value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in scales else value
+        key: value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in scales else value
         for key, value in flat.items()
         if key not in scales
     }

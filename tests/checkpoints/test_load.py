@@ -172,3 +172,43 @@ def test_parameters_of_other_networks_may_be_called_scale() -> None:
     }
     read = flat_weights(stored, "params", "it")
     assert read.keys() == {"b.weight", "scale"} and read["b.weight"].tolist() == [2, 2]
+
+
+# -- what is wrapped around weights, and ESRGAN's first layout ---------------------------------------------------------
+
+WRAPPED = {
+    "a state dict": lambda weights: {"state_dict": weights, "epoch": 3},
+    "a model": lambda weights: {"model": weights, "optimizer": {"lr": 1e-3}},
+    "twice": lambda weights: {"model": {"params": weights}},
+    "the mean first": lambda weights: {"params_ema": weights, "params": {"x": torch.zeros(1)}},
+    "a parallel module": lambda weights: {f"module.{key}": value for key, value in weights.items()},
+    "a compiled one": lambda weights: {"params": {f"_orig_mod.{key}": value for key, value in weights.items()}},
+    "both": lambda weights: {"net": {f"module._orig_mod.{key}": value for key, value in weights.items()}},
+    "a Lightning module": lambda weights: {"state_dict": {f"net_g.{key}": value for key, value in weights.items()}},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_usual_wrappings_come_off(how: str) -> None:
+    network = small_network()
+    again = load_network(WRAPPED[how](network.state_dict()))
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("scale", "layers"), [(2, (3, 5, 7)), (4, (3, 6, 8, 10)), (8, (3, 6, 9, 11, 13))])
+def test_esrgans_first_layout_loads_into_the_encoder(scale: int, layers: tuple[int, ...]) -> None:
+    def conv(name: str) -> dict[str, torch.Tensor]:
+        return {f"{name}.weight": torch.randn(2, 2, 3, 3), f"{name}.bias": torch.randn(2)}
+
+    blocks = [f"model.1.sub.{n}.RDB{k}.conv{j}.0" for n in range(2) for k in (1, 2, 3) for j in range(1, 6)]
+    names = ["model.0", *blocks, "model.1.sub.2", *(f"model.{layer}" for layer in layers)]
+    old = {key: value for name in names for key, value in conv(name).items()}
+    weights = encoder_weights(old)
+    assert torch.equal(weights["conv_first.weight"], old["model.0.weight"])
+    assert torch.equal(weights["body.1.rdb3.conv5.bias"], old["model.1.sub.1.RDB3.conv5.0.bias"])
+    assert torch.equal(weights["conv_body.weight"], old["model.1.sub.2.weight"])
+    upconvs = {key: value for key, value in weights.items() if key.startswith("upconvs.")}
+    assert len(upconvs) == 2 * (len(layers) - 2)
+    for number, layer in enumerate(layers[:-2]):
+        assert torch.equal(upconvs[f"upconvs.{number}.weight"], old[f"model.{layer}.weight"])
+    assert not any("output" in key or "model" in key for key in weights)
