@@ -1,6 +1,6 @@
 """Round trip of a trained network, HR -> latents -> HR in float32: its errors.
 
-    python benchmarks/round_trip.py -opt options/test_SRFlow_x4.yml
+    python benchmarks/round_trip.py -opt options/test_SRFlow_x4_quick.yml
 
 Takes the network, the checkpoint and the data sets from an option file for `basicsr test`. Prints for each image the
 largest error in grey levels and how many 8 bit values differ after rounding.

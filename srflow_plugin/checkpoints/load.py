@@ -172,7 +172,9 @@ def _current_names(weights: Weights) -> Weights:
 def _unwrapped(state: Any, param_key: str) -> Any:
     """Take off what training programs put around weights: dictionaries with other things beside, and prefixes."""
     while isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
-        inner = next((key for key in (param_key, *WRAPPINGS) if isinstance(state.get(key), Mapping)), None)
+        inner = next(
+            (key for key in (param_key, *WRAPPINGS) if isinstance(state.get(key), Mapping) and state[key]), None
+        )
         if inner is None:
             break
         state = state[inner]

@@ -80,11 +80,11 @@ def check_data(opt: Section) -> None:
 
 
 def _folder_sizes(where: str, dataset: Section) -> Sizes:
-    """Height and width of every HR image of a folder, by name; those that cannot be read are left out."""
+    """Height and width of every HR image of a folder, by path; those that cannot be read are left out."""
     folder, listed = Path(dataset["dataroot_gt"]), dataset.get("meta_info_file")
     names = names_of_list(Path(listed)) if listed else sorted(scandir(str(folder)))
-    sizes = image_sizes([folder / name for name in names])
-    return {name: size for name, size in zip(names, sizes, strict=True) if size}
+    files = [folder / name for name in names]
+    return {str(file): size for file, size in zip(files, image_sizes(files), strict=True) if size}
 
 
 def _check_patches(where: str, dataset: Section, sizes: Sizes) -> None:

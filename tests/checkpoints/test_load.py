@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_parameters_of_other_networks_may_be_called_scale() -> None:
 
 # -- what is wrapped around weights, and ESRGAN's first layout ---------------------------------------------------------
 
-WRAPPED = {
+WRAPPED: dict[str, Callable[[Weights], dict[str, Any]]] = {
     "a state dict": lambda weights: {"state_dict": weights, "epoch": 3},
     "a model": lambda weights: {"model": weights, "optimizer": {"lr": 1e-3}},
     "twice": lambda weights: {"model": {"params": weights}},

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.training.setup import _check_processes, check_options, load_run
+from srflow_plugin.options.files import load_options
+from srflow_plugin.options.resources import check_weights
+from srflow_plugin.training.setup import _check_processes, check_options, complete_options, load_run
 from tests.helpers import ROOT, truncate, untrained_network
 
 SHIPPED = sorted((ROOT / "options").glob("*.yml"))
@@ -78,7 +80,7 @@ def test_several_gpus_ask_for_a_process_each(workplace: Path) -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_option_files_pass_every_check_but_the_data(path: Path, tmp_path: Path) -> None:
     is_train = path.stem.startswith("train")
-    if "quick" in path.stem:
+    if path.stem == "train_SRFlow_x4_quick":
         lmdbs = [
             f"datasets:{phase}:dataroot_{kind}={tmp_path}/{phase}_{kind}.lmdb"
             for phase in ("train", "val")
@@ -129,3 +131,21 @@ def test_a_file_without_train_is_checked_as_a_test(workplace: Path) -> None:
     truncate(Path("data/val_LRx4.lmdb/data.mdb"))
     with pytest.raises(UserError, match=r"val_LRx4\.lmdb/data\.mdb cannot be read"):
         check_options(Path("tiny.yml"), test, with_data=True)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if path.stem.startswith("train")], ids=lambda path: path.stem
+)
+def test_every_training_file_has_a_test_file_for_its_network(path: Path) -> None:
+    training, test = load_options(path), load_options(path.with_name(path.name.replace("train", "test")))
+    assert test["network_g"] == training["network_g"] and test["model_type"] == training["model_type"]
+    assert test["path"]["pretrain_network_g"] == f"experiments/{training['name']}/models/net_g_latest.pth"
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "shipped" in path.stem], ids=lambda path: path.stem)
+def test_the_networks_of_the_package_have_test_files_that_fit(path: Path) -> None:
+    opt = load_options(path)
+    opt["is_train"] = False
+    complete_options(opt, Path.cwd())
+    assert Path(opt["path"]["pretrain_network_g"]).is_file()
+    check_weights(opt)
