@@ -76,7 +76,7 @@ def run_of(args: argparse.Namespace, is_train: bool) -> Iterator[Any]:
     from srflow_plugin.training.setup import load_run
 
     try:
-        yield load_run(
+        ready = load_run(
             args.opt,
             is_train=is_train,
             force=args.force_yml,
@@ -84,6 +84,8 @@ def run_of(args: argparse.Namespace, is_train: bool) -> Iterator[Any]:
             auto_resume=args.auto_resume,
             debug=args.debug,
         )
+        with ready.lock:
+            yield ready
     finally:
         leave()
 

@@ -71,7 +71,6 @@ def train_pipeline(run: Run) -> int:
             saved = f"after iteration {progress.iteration}, which is saved"
             logger.warning(f"Stopped by {stop} {saved}; --auto_resume goes on.")
         training.close()
-    run.lock.close()
     return stop.exit_code
 
 
@@ -185,8 +184,9 @@ class Training:
             if isinstance(error, UserError):
                 raise
             self.logger.error("The validation failed.", exc_info=True)
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise TrainingError(
-                f"the validation after iteration {iteration} failed: {' '.join(str(error).split()) or error!r:.200}; "
+                f"the validation after iteration {iteration} failed: {reason:.200}; "
                 "the training is saved. Mend it, or set val: ~, and go on with --auto_resume"
             ) from error
         self.checkpoints.save_if_best(iteration)
@@ -252,7 +252,6 @@ def test_pipeline(run: Run) -> int:
         except StopRequested:
             log.logger.warning(f"Stopped by {stop}.")
     log.close()
-    run.lock.close()
     return stop.exit_code
 
 

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from srflow_plugin import locks
 from srflow_plugin.errors import UserError
+from srflow_plugin.options.files import load_options
 from srflow_plugin.training import pipelines
 from srflow_plugin.training.pipelines import Notes, Training, train_pipeline
 from srflow_plugin.training.resume import read_state
@@ -162,3 +164,76 @@ def test_the_log_names_networks_in_a_line_and_rates_once(workplace: Path) -> Non
     assert not any("Conv2d" in line for line in lines)
     (first, *_) = [line for line in lines if "iter:       1" in line]
     assert first.count("lr") == 1
+
+
+# -- validation --------------------------------------------------------------------------------------------------------
+
+LONELY = "datasets:val_2={name: lonely, type: SingleImageDataset, dataroot_lq: data/val_LRx4.lmdb, "
+LONELY += "io_backend: {type: lmdb}}"
+SECOND = "datasets:val_2={name: second, type: PairedImageDataset, dataroot_gt: data/val_HR.lmdb, "
+SECOND += "dataroot_lq: data/val_LRx4.lmdb, io_backend: {type: lmdb}}"
+
+
+def as_sr_model() -> None:
+    """Turn tiny.yml into a file for BasicSR's own SRModel."""
+    opt = load_options(Path("tiny.yml"))
+    opt["model_type"] = "SRModel"
+    opt["network_g"] = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1}
+    opt["train"] = {key: opt["train"][key] for key in ("optim_g", "scheduler", "total_iter")}
+    opt["train"]["pixel_opt"] = {"type": "L1Loss"}
+    opt["val"] = {key: opt["val"][key] for key in ("val_freq", "save_img", "metrics")}
+    Path("tiny.yml").write_text(yaml.safe_dump(opt))
+
+
+@pytest.mark.parametrize("model", ["SRFlowModel", "SRModel"])
+def test_sets_with_and_without_ground_truth_mix(
+    model: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if model == "SRModel":
+        as_sr_model()
+    assert train(LONELY) == 0
+    log = capsys.readouterr().err
+    assert "lonely has no ground truth (dataroot_gt): " in log and "psnr" in log
+    best = read_state(Path("experiments/tiny/training_states/2.state"))["best_metric_results"]
+    assert set(best) <= {"held_out", "lonely"}
+    assert train(LONELY, "train:total_iter=4", "--auto_resume") == 0
+    best = read_state(Path("experiments/tiny/training_states/4.state"))["best_metric_results"]
+    assert best["held_out"] and not best.get("lonely")
+
+
+@pytest.mark.parametrize("model", ["SRFlowModel", "SRModel"])
+def test_each_of_several_sets_has_a_folder_of_pictures(model: str, workplace: Path) -> None:
+    if model == "SRModel":
+        as_sr_model()
+    assert train(SECOND) == 0
+    pictures = {str(path.parent.parent.name) for path in Path("experiments/tiny/visualization").rglob("*.png")}
+    assert pictures == {"held_out", "second"}
+    assert train("name=alone") == 0
+    assert [path.name for path in Path("experiments/alone/visualization").iterdir()] == ["0"]  # as BasicSR has it
+
+
+def test_two_sets_of_one_name_are_refused(workplace: Path) -> None:
+    with pytest.raises(UserError, match=r"datasets\.val_2\.name: 'held_out' is datasets\.val's; give each a name"):
+        load_run("tiny.yml", is_train=True, force=[SECOND.replace("name: second", "name: held_out")])
+
+
+def test_a_metric_that_an_image_is_too_small_for_is_known_before_the_first_step(workplace: Path) -> None:
+    niqe = "val:metrics:niqe={type: calculate_niqe, crop_border: 4}"
+    told = r"val\.metrics\.niqe cannot be computed on held_out: its image 0 is 44x52 .*; it needs about 208x208"
+    with pytest.raises(UserError, match=told):
+        load_run("tiny.yml", is_train=True, force=[niqe])
+    assert not Path("experiments").exists()
+
+
+def test_a_validation_that_fails_loses_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise NotImplementedError("saving image is not supported during training.")
+
+    monkeypatch.setattr(pipelines, "validate_together", fail)
+    with pytest.raises(SystemExit) as stop:
+        train("logger:save_checkpoint_freq=1000", "train:total_iter=7")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 1 and "the validation after iteration 2 failed: saving image is not supp" in last
+    assert [path.name for path in Path("experiments/tiny/training_states").iterdir()] == ["2.state"]

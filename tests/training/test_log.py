@@ -1,0 +1,64 @@
+"""Logs: early lines reach the file, curves are shown where they can be, and a resumed run goes on in its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.training.log import RunLog, check_boards
+from srflow_plugin.training.resume import read_state
+from tests.helpers import WITHOUT_VALIDATION, train
+
+OPT: dict[str, Any] = {"name": "a", "rank": 0, "logger": {"use_tb_logger": True, "wandb": {"project": "p"}}}
+
+
+def test_early_lines_reach_the_file_and_later_ones_follow(tmp_path: Path, fresh_log: None) -> None:
+    log = RunLog(OPT)
+    log.logger.info("early")
+    log.open(tmp_path / "a.log")
+    log.logger.info("late")
+    log.close()
+    log.logger.info("after the end")
+    assert [line.rpartition(": ")[2] for line in (tmp_path / "a.log").read_text().splitlines()] == ["early", "late"]
+    assert not [handler for handler in log.logger.handlers if isinstance(handler, logging.FileHandler)]
+
+
+def test_only_the_first_rank_has_a_file(tmp_path: Path, fresh_log: None) -> None:
+    log = RunLog({**OPT, "rank": 1})
+    log.open(tmp_path / "a.log")
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_shows_the_curves_is_missed_before_anything_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="needs wandb: pip install wandb"):
+        check_boards(OPT)
+    with pytest.raises(UserError, match=r"set logger\.use_tb_logger: true"):
+        check_boards({**OPT, "logger": {"wandb": {"project": "p"}}})
+    check_boards({**OPT, "logger": {"wandb": {"project": None}}})
+    check_boards({**OPT, "name": "debug_a"})
+
+
+def test_a_resumed_run_goes_on_in_its_own_run_of_wandb(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, Any]] = []
+
+    def init(**settings: Any) -> SimpleNamespace:
+        begun.append(settings)
+        return SimpleNamespace(id=settings["id"] or "new", finish=lambda: begun.append({"finished": True}))
+
+    wandb = ModuleType("wandb")
+    vars(wandb).update(init=init, __spec__=SimpleNamespace(name="wandb"))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    board = ["logger:use_tb_logger=true", "logger:wandb:project=p", WITHOUT_VALIDATION]
+    assert train(*board) == 0 and train(*board, "train:total_iter=4", "--auto_resume") == 0
+    assert read_state(Path("experiments/tiny/training_states/4.state"))["wandb_id"] == "new"
+    first, finished, again, _ = begun
+    assert (first["id"], first["resume"], first["project"], finished) == (None, None, "p", {"finished": True})
+    assert (again["id"], again["resume"], again["name"], again["sync_tensorboard"]) == ("new", "allow", "tiny", True)
