@@ -72,14 +72,19 @@ def check_data(opt: Section) -> None:
                 )
             if not is_lmdb and not any(path.iterdir()):
                 raise UserError(f"{where}: {path} is empty")
-        sizes = (_check_lmdbs if is_lmdb else _folder_sizes)(f"datasets.{phase}", dataset)
+        if is_lmdb:
+            sizes = _check_lmdbs(f"datasets.{phase}", dataset)
+        elif dataset["phase"] == "train" or (opt.get("val") or {}).get("metrics"):
+            sizes = _folder_sizes(dataset)
+        else:
+            continue  # nobody asks, and there may be many
         if dataset["phase"] == "train":
             _check_patches(f"datasets.{phase}", dataset, sizes)
         else:
             _check_metrics(opt, dataset, sizes)
 
 
-def _folder_sizes(where: str, dataset: Section) -> Sizes:
+def _folder_sizes(dataset: Section) -> Sizes:
     """Height and width of every HR image of a folder, by path; those that cannot be read are left out."""
     folder, listed = Path(dataset["dataroot_gt"]), dataset.get("meta_info_file")
     names = names_of_list(Path(listed)) if listed else sorted(scandir(str(folder)))
