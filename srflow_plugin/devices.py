@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.shares import this_process
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Find a device by name: "auto" is a GPU if there is one; else torch's names, such as "cpu", "cuda", "cuda:1".
+
+    Of several processes that a launcher has started, "auto" gives each a GPU of its own, as far as there are.
 
     >>> choose_device("cpu")
     device(type='cpu')
@@ -17,7 +20,12 @@ def choose_device(name: str = "auto") -> torch.device:
         UserError: torch cannot use such a device on this machine.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        here = this_process()
+        return (
+            torch.device("cuda", here.local_rank % torch.cuda.device_count()) if here.size > 1 else torch.device("cuda")
+        )
     try:
         device = torch.device(name)
     except RuntimeError:

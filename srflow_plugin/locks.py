@@ -20,6 +20,7 @@ from types import TracebackType
 from srflow_plugin.errors import UserError
 
 FIRST_BYTE = 2**30  # beyond the text that says who holds it, which Windows would not let others read
+LOCKS = 2**30  # numbers from 0 on
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 PATIENCE = 5.0  # seconds: a run that is being stopped lets go
 PATIENCE_WITH_OTHERS = 120.0  # of a machine that died: until a file server gives its locks up
@@ -46,10 +47,16 @@ class LockFile:
         """Let all locks go."""
         self._file.close()
 
+    def discard(self) -> None:
+        """Delete the file, unless another process has one of its locks."""
+        with suppress(OSError):  # Windows deletes no open file
+            _lock(self._file.fileno(), FIRST_BYTE, LOCKS)
+            self.path.unlink()
+
     def claim(self, number: int = 0) -> bool:
         """Take a lock; return whether this process has it now."""
         try:
-            _lock(self._file.fileno(), FIRST_BYTE + number)
+            _lock(self._file.fileno(), FIRST_BYTE + number, 1)
         except OSError as error:
             if error.errno in HELD:
                 return False
@@ -130,9 +137,9 @@ def _claimed(path: Path, what: str) -> LockFile:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int, byte: int) -> None:
+    def _lock(file: int, byte: int, count: int) -> None:
         os.lseek(file, byte, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, count)
 
     def _unlock(file: int, byte: int) -> None:
         os.lseek(file, byte, os.SEEK_SET)
@@ -141,8 +148,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: int, byte: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+    def _lock(file: int, byte: int, count: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, byte)
 
     def _unlock(file: int, byte: int) -> None:
         fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)

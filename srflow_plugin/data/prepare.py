@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, open_writer, tile_ke
 from srflow_plugin.data.parallel import in_parallel
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.resize import Border, bicubic_downscale
+from srflow_plugin.locks import held
 
 PNG_BYTES_PER_PIXEL = 1.8  # of photographs, a little more than measured
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
@@ -45,7 +47,7 @@ def write_pairs(
         scale: downscaling factor.
         crop_size: cut each image into tiles of that many HR pixels a side (small entries are read faster in training),
             the last one of a row or column moved back inside; None keeps images whole, cropped to a multiple of
-            ``scale``. Images smaller than ``crop_size`` stay whole.
+            ``scale``. An image that is smaller is left out, and named.
         border: see :func:`bicubic_downscale`.
         num_workers: processes; default: up to all cores, as many as the number of images repays.
         center_crop: first cut that many HR pixels a side out of the middle of each image, as for faces.
@@ -54,8 +56,14 @@ def write_pairs(
         Number of pairs.
     """
     _check_cuts(scale, crop_size, center_crop)
-    versions = _versions(images)
     settings: dict[str, Any] = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
+    with held(hr.with_name(f".{hr.name}.lock"), str(hr)):
+        return _write(images, hr, lr, settings, num_workers)
+
+
+def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any], num_workers: int | None) -> int:
+    """Write the pairs that are not there."""
+    versions, crop_size = _versions(images), settings["crop_size"]
     writer = open_writer(hr, lr, settings, versions)
     if writer.complete:
         return writer.count()
@@ -63,10 +71,16 @@ def write_pairs(
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
     make = partial(make_pairs, **settings)
     try:
-        check_space(todo, hr.parent, scale, center_crop)
+        check_space(todo, hr.parent, settings["scale"], settings["center_crop"])
         made = in_parallel(make, todo, workers)
-        for pairs in tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image"):
+        for path, pairs in zip(
+            todo, tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image"), strict=True
+        ):
             writer.put(pairs)
+            if not pairs:
+                tqdm.write(f"{path} is smaller than {crop_size}x{crop_size} and left out", file=sys.stderr)
+        if not any(writer.has(key) for key in versions):
+            raise UserError(f"no image is as large as {crop_size}x{crop_size}; lower --crop-size")
         return writer.finish()
     finally:
         writer.close()
@@ -104,6 +118,8 @@ def make_pairs(
     height, width = (size - size % scale for size in image.shape[:2])
     if not height or not width:
         raise UserError(f"{path} is smaller than {scale} pixels; remove it")
+    if crop_size is not None and min(height, width) < crop_size:
+        return []
     image = image[:height, :width]
     # Downscaled whole, then cut: tiles see their neighbours' pixels, not a border of their own.
     small = bicubic_downscale(image, scale, border)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
@@ -18,6 +19,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)  # Pillow's answers to damaged files
 BITS_PER_SAMPLE = 258  # TIFF tag
 PNG_START = b"\x89PNG\r\n\x1a\n"
+STAMP = "srflow"  # keyword of a text in PNG files: what the image was made with
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -84,7 +86,36 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def write_image(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 RGB (H, W, 3); the file appears when complete, or not at all."""
+def write_image(path: Path, pixels: np.ndarray, stamp: str | None = None) -> None:
+    """Write uint8 RGB (H, W, 3); the file appears when complete, or not at all.
+
+    A PNG file may have a stamp, a text that :func:`read_stamp` reads.
+    """
     with complete_or_absent(path) as unfinished:
-        Image.fromarray(pixels).save(unfinished, Image.registered_extensions()[path.suffix.lower()])
+        extra = {"pnginfo": png_text(stamp)} if stamp else {}
+        Image.fromarray(pixels).save(unfinished, Image.registered_extensions()[path.suffix.lower()], **extra)
+
+
+def png_text(stamp: str) -> PngInfo:
+    """Make the stamp of a file that Pillow writes."""
+    text = PngInfo()
+    text.add_text(STAMP, stamp)
+    return text
+
+
+def read_stamp(path: Path) -> str | None:
+    """Read the stamp of a PNG file, of any size, without its pixels; None where there is none."""
+    start = STAMP.encode() + b"\0"
+    try:
+        with path.open("rb") as file:
+            kind = b"" if file.read(len(PNG_START)) == PNG_START else b"IDAT"
+            while kind != b"IDAT":  # the pixels
+                length, kind = struct.unpack(">I4s", file.read(8))
+                data = file.read(length + 4)[:-4] if kind == b"tEXt" else b""
+                if data.startswith(start):
+                    return data.removeprefix(start).decode("latin-1")
+                if kind != b"tEXt":
+                    file.seek(length + 4, io.SEEK_CUR)
+    except (OSError, struct.error):
+        return None
+    return None

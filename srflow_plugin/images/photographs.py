@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
-from srflow_plugin.images.files import DAMAGED, PNG_START, bits_of, open_image, read_bytes
+from srflow_plugin.images.files import DAMAGED, PNG_START, STAMP, bits_of, open_image, png_text, read_bytes
 
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -128,18 +128,22 @@ def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
     return rgb
 
 
-def write_png(path: Path, photograph: Photograph) -> None:
-    """Write an image with its colour profile and EXIF; the file appears when complete."""
+def write_png(path: Path, photograph: Photograph, stamp: str | None = None) -> None:
+    """Write an image with its colour profile and EXIF, and with a stamp; the file appears when complete."""
     pixels = photograph.quantised()
     with complete_or_absent(path) as unfinished:
         if pixels.dtype == np.uint16 and pixels.ndim == 3:
-            unfinished.write_bytes(_deep_colour_png(pixels, photograph))
+            unfinished.write_bytes(_deep_colour_png(pixels, photograph, stamp))
         else:
-            extra = {"icc_profile": photograph.icc_profile, "exif": photograph.exif}
+            extra = {
+                "icc_profile": photograph.icc_profile,
+                "exif": photograph.exif,
+                "pnginfo": png_text(stamp) if stamp else None,
+            }
             Image.fromarray(pixels).save(unfinished, "PNG", **{key: value for key, value in extra.items() if value})
 
 
-def _deep_colour_png(pixels: np.ndarray, photograph: Photograph) -> bytes:
+def _deep_colour_png(pixels: np.ndarray, photograph: Photograph, stamp: str | None) -> bytes:
     """Encode uint16 (H, W, 2 to 4), which Pillow cannot, as a PNG file (ISO/IEC 15948)."""
     height, width, channels = pixels.shape
     rows = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, -1)
@@ -151,6 +155,8 @@ def _deep_colour_png(pixels: np.ndarray, photograph: Photograph) -> bytes:
         chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(photograph.icc_profile)))
     if photograph.exif:
         chunks.append(_chunk(b"eXIf", photograph.exif.removeprefix(b"Exif\0\0")))
+    if stamp:
+        chunks.append(_chunk(b"tEXt", f"{STAMP}\0{stamp}".encode("latin-1")))
     chunks += [_chunk(b"IDAT", zlib.compress(scanlines.tobytes())), _chunk(b"IEND", b"")]
     return PNG_START + b"".join(chunks)
 

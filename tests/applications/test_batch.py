@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srflow_plugin.applications.batch import Job, find_inputs, plan, write_outputs
+from srflow_plugin.applications.batch import find_inputs, plan, write_outputs
 from srflow_plugin.applications.upscale import bicubic
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import read_image, write_image
@@ -49,9 +49,10 @@ def test_each_image_is_found_once(names: list[str], found: list[str]) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_files_are_named_after_their_images() -> None:
-    assert plan(["in/a.png"], Path("out"), 1, [], False) == [Job(Path("in/a.png"), {"sample0": Path("out/a.png")})]
-    assert plan(["in/a.png"], Path("b.png"), 1, [], False) == [Job(Path("in/a.png"), {"sample0": Path("b.png")})]
-    (job,) = plan(["in/a.png"], Path("out"), 2, ["std", "sheet"], False)
+    for output, file in (("out", "out/a.png"), ("b.png", "b.png")):
+        (job,) = plan(["in/a.png"], Path(output), 1, [], False, {})
+        assert job[:2] == (Path("in/a.png"), {"sample0": Path(file)})
+    (job,) = plan(["in/a.png"], Path("out"), 2, ["std", "sheet"], False, {})
     expected = {kind: Path(f"out/a_{kind}.png") for kind in ("sample0", "sample1", "std", "sheet")}
     assert job.outputs == expected
 
@@ -77,7 +78,7 @@ def test_what_would_lose_something_is_refused(
     names: list[str], output: str, num_samples: int, overwrite: bool, message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        plan(names, Path(output), num_samples, [], overwrite)
+        plan(names, Path(output), num_samples, [], overwrite, {})
     assert message in str(error.value) and "\n" not in str(error.value)
 
 

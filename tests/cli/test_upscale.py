@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from skimage.data import chelsea
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.images.photographs import read_photograph
 from srflow_plugin.images.resize import bicubic_upscale
+from tests import helpers
 from tests.helpers import Enlarger, opencv_image, refusal
 
 ORIENTATION = 0x0112
@@ -192,3 +194,52 @@ def test_one_command_gives_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Image.fromarray(chelsea()[100:140, 100:150]).save("photo.jpg")
     assert srflow_command(["upscale", "photo.jpg", "-o", "out"]) == 0
     assert Image.open("out/photo.png").size == (200, 160)
+
+
+# -- a second run, and several processes -------------------------------------------------------------------------------
+
+
+def test_a_second_run_does_what_is_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["upscale", "in", "-o", "out", "--checkpoint", "net.pth"]
+    assert srflow_command(command) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    Path("out/b.png").unlink()
+    capsys.readouterr()
+    assert srflow_command(command) == 0
+    assert "1 of 2 are there and stay; --overwrite draws them anew" in capsys.readouterr().err
+    after = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    assert after.keys() == {"a.png", "b.png"} and after["a.png"] == before["a.png"]
+
+
+@pytest.mark.parametrize("change", [["--seed", "1"], ["--temperature", "0.5"], ["--tile", "8"]])
+def test_what_was_made_otherwise_is_not_taken_for_done(
+    place: Path, capsys: pytest.CaptureFixture[str], change: list[str]
+) -> None:
+    command = ["upscale", "in/a.png", "-o", "out", "--checkpoint", "net.pth"]
+    assert srflow_command(command) == 0
+    told = "out/a.png exists, made of another image or with other settings; give --overwrite or another -o"
+    assert told in refused(capsys, "in/a.png", "-o", "out", *change)
+    assert srflow_command([*command, *change, "--overwrite"]) == 0
+
+
+def test_one_bad_image_does_not_end_the_rest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in/aa.png").write_bytes(Path("in/a.png").read_bytes()[:200])
+    assert srflow_command(["upscale", "in", "-o", "out", "--checkpoint", "net.pth"]) == 1
+    errors = capsys.readouterr().err
+    assert "in/aa.png cannot be read" in errors and "1 of 3 images could not be drawn" in errors
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.slow
+def test_processes_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for number in range(6):
+        Image.fromarray(np.ascontiguousarray(chelsea()[number : number + 16, :20])).save(f"in/{number}.png")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    log = helpers.run(*torchrun, "-m", "srflow_plugin", "upscale", "in", "-o", "two")
+    assert "rank 0: two/" in log and "rank 1: two/" in log
+    assert srflow_command(["upscale", "in", "-o", "one"]) == 0
+    assert {path.name: path.read_bytes() for path in Path("one").iterdir()} == {
+        path.name: path.read_bytes() for path in Path("two").iterdir()
+    }

@@ -20,7 +20,7 @@ from srflow_plugin.data import prepare
 from srflow_plugin.data.pairs import Pair
 from srflow_plugin.data.prepare import write_pairs
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import find_images
+from srflow_plugin.images.files import find_images, read_image, write_image
 from tests.helpers import noise_image, read_pairs
 
 
@@ -149,3 +149,15 @@ def test_faces_are_cut_out_of_the_middle(tmp_path: Path) -> None:
     hr, lr = read_pairs(tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 8)["a"]
     assert np.array_equal(hr, image[7:23, 12:28, ::-1])
     assert np.array_equal(lr, bicubic_downscale(hr, 8))
+
+
+def test_images_smaller_than_a_tile_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, size in (("large", 64), ("flat", 40), ("small", 24)):
+        write_image(tmp_path / f"{name}.png", noise_image(size, 64 if name == "flat" else size))
+    images = sorted(tmp_path.glob("*.png"))
+    assert write_pairs(images, tmp_path / "HR", tmp_path / "LR", 4, crop_size=48) == 4
+    assert {read_image(file).shape for file in (tmp_path / "HR").iterdir()} == {(48, 48, 3)}
+    log = capsys.readouterr().err
+    assert "flat.png is smaller than 48x48 and left out" in log and "small.png is smaller" in log
+    with pytest.raises(UserError, match="no image is as large as 96x96"):
+        write_pairs(images, tmp_path / "HR2", tmp_path / "LR2", 4, crop_size=96)
