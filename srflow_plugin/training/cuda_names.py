@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class OnCPU(TorchFunctionMode):
-    """Mode in which ``.cuda()`` and ``device="cuda"`` mean the CPU.
+    """Mode in which ``.cuda()`` and ``device="cuda"`` mean the CPU, and a view is taken of any layout.
 
     >>> with OnCPU():
     ...     torch.zeros(1, device="cuda").cuda().device
@@ -31,7 +31,16 @@ class OnCPU(TorchFunctionMode):
         named = dict(kwargs or {})
         if _is_cuda(named.get("device")):
             named["device"] = "cpu"
-        return function(*("cpu" if _is_cuda(value) else value for value in args), **named)
+        if function is Tensor.view and _is_layout(args):
+            function = Tensor.reshape  # padding keeps the layout on the CPU, and makes it contiguous on CUDA
+        result = function(*("cpu" if _is_cuda(value) else value for value in args), **named)
+        # Of another device it would be a copy, whose shape stays when the original's is changed in place.
+        return result.view_as(result) if function is Tensor.to and result is args[0] else result
+
+
+def _is_layout(args: Sequence[Any]) -> bool:
+    """Say whether the view of a tensor that is asked for is of other sizes, not of another type."""
+    return not any(isinstance(argument, torch.dtype) for argument in args[1:])
 
 
 def _is_cuda(value: Any) -> bool:

@@ -115,7 +115,8 @@ def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
     plans = [Plan.of(scheduler) for scheduler in model.schedulers]
     try:
         model.resume_training(state)
-        if "frozen" in state:
+        if not hasattr(model, "own_state"):
+            _load_networks(model, path, state["iter"])
             give_back(model, state)
         changes = [change for plan in plans for change in plan.reconcile()]
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -126,6 +127,15 @@ def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
     model.best_metric_results = storable(state.get("best_metric_results", {}), "the state")
     for records in model.best_metric_results.values():
         _add_records(records, (model.opt.get("val") or {}).get("metrics") or {})
+
+
+def _load_networks(model: BaseModel, state: Path, iteration: int) -> None:
+    """Load the networks of a checkpoint into a model of BasicSR's own: HiFaceGANModel forgets its discriminator's."""
+    for key, file in _networks(state, iteration, model.opt).items():
+        net = getattr(model, f"net_{key.removeprefix('network_')}", None)
+        weights = read_checkpoint(file).get("params")
+        if net is not None and weights is not None:
+            model.get_bare_model(net).load_state_dict(weights)
 
 
 class Plan(NamedTuple):

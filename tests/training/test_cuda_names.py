@@ -22,6 +22,16 @@ def test_cuda_means_the_cpu() -> None:
         ]
         assert {tensor.device.type for tensor in made} == {"cpu"}
         assert torch.zeros(2, device="meta").device.type == "meta"
+        assert torch.zeros(4, 6).t().view(24).shape == (24,)
+        assert torch.zeros(2).view(torch.int32).dtype == torch.int32
+
+
+def test_what_was_moved_keeps_its_shape() -> None:
+    with OnCPU():
+        here = torch.zeros(1, 2)
+        there = here.to("cuda")
+        here.squeeze_(0)
+        assert (here.shape, there.shape) == ((2,), (1, 2))
 
 
 @pytest.mark.parametrize(
