@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,22 @@ def check_new_file(path: Path, overwrite: bool = False) -> None:
         )
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is not a folder; make it first")
+
+
+@contextmanager
+def folder_made(path: Path) -> Iterator[None]:
+    """Make a folder for the block, and those above it; what was not there goes again if the block leaves it empty."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; choose a working folder that can be written") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager

@@ -18,24 +18,26 @@ from pathlib import Path
 from types import TracebackType
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import folder_made
 
 FIRST_BYTE = 2**30  # beyond the text that says who holds it, which Windows would not let others read
-LOCKS = 2**30  # numbers from 0 on
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 PATIENCE = 5.0  # seconds: a run that is being stopped lets go
 PATIENCE_WITH_OTHERS = 120.0  # of a machine that died: until a file server gives its locks up
 PAUSE = 0.2
+SHORT_PAUSE = 0.01
 
 
 class LockFile:
-    """File of numbered locks, each of which one process can have at a time. Made where it is not there."""
+    """File of numbered locks, each of which one process can have at a time.
+
+    Made where it is not there, removed by the last who uses it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = path.open("a+b")
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; choose a folder that can be written") from None
+        self._is_told = False  # that nothing can be locked here
+        self._open()
 
     def __enter__(self) -> LockFile:
         return self
@@ -44,26 +46,31 @@ class LockFile:
         self.close()
 
     def close(self) -> None:
-        """Let all locks go."""
+        """Let all locks go, and remove the file unless other processes have locks of it."""
+        with suppress(OSError, ValueError):  # of other processes' locks; of a file that is closed
+            _lock_all(self._file.fileno())
+            if self.is_there:
+                self.path.unlink()
         self._file.close()
-
-    def discard(self) -> None:
-        """Delete the file, unless another process has one of its locks."""
-        with suppress(OSError):  # Windows deletes no open file
-            _lock(self._file.fileno(), FIRST_BYTE, LOCKS)
-            self.path.unlink()
 
     def claim(self, number: int = 0) -> bool:
         """Take a lock; return whether this process has it now."""
+        while self._take(number):
+            if self.is_there:
+                return True
+            self._file.close()  # others have ended, and removed it
+            self._open()
+        return False
+
+    @contextmanager
+    def holding(self, number: int = 0) -> Iterator[None]:
+        """Hold a lock in the block, as soon as others let it go."""
+        while not self.claim(number):
+            time.sleep(SHORT_PAUSE)
         try:
-            _lock(self._file.fileno(), FIRST_BYTE + number, 1)
-        except OSError as error:
-            if error.errno in HELD:
-                return False
-            logging.getLogger("basicsr").warning(
-                f"{self.path} cannot be locked ({error.strerror}): nothing keeps two runs apart here"
-            )
-        return True
+            yield
+        finally:
+            self.release(number)
 
     def release(self, number: int = 0) -> None:
         """Let a lock go."""
@@ -91,65 +98,71 @@ class LockFile:
         except OSError:
             return False
 
+    def _open(self) -> None:
+        try:
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}; choose a folder that can be written") from None
+
+    def _take(self, number: int) -> bool:
+        try:
+            _lock(self._file.fileno(), FIRST_BYTE + number)
+        except OSError as error:
+            if error.errno in HELD:
+                return False
+            if not self._is_told:
+                logging.getLogger("basicsr").warning(
+                    f"{self.path} cannot be locked ({error.strerror}): nothing keeps two runs apart here"
+                )
+            self._is_told = True
+        return True
+
 
 @contextmanager
 def held(path: Path, what: str) -> Iterator[None]:
     """Hold a lock in the block.
 
     Args:
-        path: its file.
+        path: its file; made for the block, with its folder.
         what: is kept to one process, for the message.
 
     Raises:
         UserError: another process has it, and keeps it; with its number and machine.
     """
-    made = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent}: {error.strerror}; choose a working folder that can be written") from None
-    with _claimed(path, what) as lock:
+    with folder_made(path.parent), LockFile(path) as lock:
+        start = time.monotonic()
+        while not lock.claim():
+            holder = lock.holder
+            is_here = socket.gethostname() in holder
+            if time.monotonic() - start > (PATIENCE if is_here else PATIENCE_WITH_OTHERS):
+                raise UserError(f"{what} is in use: {holder} ({path}); wait for it, or choose another name")
+            time.sleep(PAUSE)
         lock.sign()
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows deletes no open file
-                path.unlink(missing_ok=True)
-                for parent in made:
-                    parent.rmdir()
-
-
-def _claimed(path: Path, what: str) -> LockFile:
-    """Wait for a lock; its file is deleted by the one who had it, and then made anew."""
-    start = time.monotonic()
-    while True:
-        lock = LockFile(path)
-        if lock.claim() and lock.is_there:
-            return lock
-        holder = lock.holder
-        lock.close()
-        is_here = socket.gethostname() in holder
-        if time.monotonic() - start > (PATIENCE if is_here else PATIENCE_WITH_OTHERS):
-            raise UserError(f"{what} is in use: {holder} ({path}); wait for it, or choose another name")
-        time.sleep(PAUSE)
+        yield
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int, byte: int, count: int) -> None:
+    def _lock(file: int, byte: int) -> None:
         os.lseek(file, byte, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, count)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
     def _unlock(file: int, byte: int) -> None:
         os.lseek(file, byte, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
 
+    def _lock_all(file: int) -> None:
+        """Leave that to Windows, which removes no file that is open."""
+
 else:
     import fcntl
 
-    def _lock(file: int, byte: int, count: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, count, byte)
+    def _lock(file: int, byte: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
 
     def _unlock(file: int, byte: int) -> None:
         fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+
+    def _lock_all(file: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 0, FIRST_BYTE)

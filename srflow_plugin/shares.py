@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.locks import LOCKS, LockFile
+from srflow_plugin.locks import LockFile
 
 LOCK_FILE = ".srflow.lock"
+LOCKS = 2**30  # numbers that names become; two names of one number only wait for each other
 PAUSE = 0.2  # seconds between two looks at what others have in hand
 
 Item = TypeVar("Item")
@@ -95,18 +96,15 @@ def rounds(
     first = here.rank * len(items) // here.size
     left = [*items[first:], *items[:first]]
     with LockFile(folder / LOCK_FILE) as lock:
-        try:
-            while left:
-                taken: deque[int] = deque()
-                with_others: list[Item] = []
-                yield _round(left, name, is_done, lock, in_hand, taken, with_others)
-                for number in taken:
-                    lock.release(number)
-                left = with_others
-                if left:
-                    time.sleep(PAUSE)
-        finally:
-            lock.discard()
+        while left:
+            taken: deque[int] = deque()
+            with_others: list[Item] = []
+            yield _round(left, name, is_done, lock, in_hand, taken, with_others)
+            for number in taken:
+                lock.release(number)
+            left = with_others
+            if left:
+                time.sleep(PAUSE)
 
 
 def _round(
@@ -120,7 +118,7 @@ def _round(
 ) -> Iterator[Item]:
     """Take item after item; note the locks of those in hand, and the items that other processes have in hand."""
     for item in items:
-        number = zlib.crc32(name(item).encode()) % LOCKS  # two names of one number only wait for each other
+        number = zlib.crc32(name(item).encode()) % LOCKS
         if is_done(item):
             continue
         if not lock.claim(number):

@@ -56,6 +56,18 @@ def test_numbers_are_locked_apart(holder: subprocess.Popen[str], tmp_path: Path)
         assert [lock.claim(number) for number in range(3)] == [False, True, True]
 
 
+def test_a_lock_file_goes_with_its_last_user(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    with LockFile(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "lock").exists()  # the holder has it
+    with LockFile(tmp_path / "lock") as lock:
+        holder.kill()
+        holder.wait()
+        (tmp_path / "lock").unlink()  # as another process does that has found it free
+        assert lock.claim() and (tmp_path / "lock").exists()  # one of the file that others see
+    assert not (tmp_path / "lock").exists()
+
+
 def test_work_goes_on_where_nothing_can_be_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,4 +1,4 @@
-"""Work that processes share: each item is done once, by whoever is there; what a killed process had in hand is done."""
+"""Work that processes share: each item is done once, and those of a killed process by the others."""
 
 from __future__ import annotations
 
@@ -7,90 +7,148 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from srflow_plugin import shares
 from srflow_plugin.errors import UserError
-from srflow_plugin.shares import LOCK_FILE, Process, in_shares, this_launch, this_process
+from srflow_plugin.shares import LOCK_FILE, Process, in_shares, rounds, this_launch, this_process
+from tests.helpers import ROOT
 
-# A process that works through the numbers, slowly, and notes each that it does.
 WORKER = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from srflow_plugin.shares import in_shares
-folder, pause = Path(sys.argv[1]), float(sys.argv[2])
-for number in in_shares(range(12), str, lambda number: (folder / f"{number}.done").exists(), folder):
-    with (folder / "log").open("a") as log:
-        log.write(f"{number}\\n")
-    time.sleep(pause)
-    (folder / f"{number}.done").touch()
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+items = [folder / str(number) for number in range(12)]
+for item in in_shares(items, str, Path.exists, folder):
+    with (folder / "begun").open("a") as file:
+        file.write(item.name + "\\n")
+    time.sleep(seconds)
+    item.touch()
 """
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID")
 
 
-def start(folder: Path, pause: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(pause)])
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No launcher but the test."""
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
 
 
-def test_alone_each_item_is_done_in_order(tmp_path: Path) -> None:
-    assert list(in_shares(range(5), str, lambda number: number == 3, tmp_path)) == [0, 1, 2, 4]
-    assert list(tmp_path.iterdir()) == []
+def start(folder: Path, seconds: float, **environment: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", WORKER, str(folder), str(seconds)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
 
 
-def test_ranks_begin_at_their_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "this_process", lambda: Process(1, 2))
-    assert list(in_shares(range(5), str, lambda _: False, tmp_path)) == [2, 3, 4, 0, 1]
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
-def test_each_item_is_done_once(tmp_path: Path) -> None:
-    workers = [start(tmp_path, 0.05) for _ in range(3)]
-    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
-    numbers = [int(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(numbers) == list(range(12))
-    assert not (tmp_path / LOCK_FILE).exists()
+def begun(folder: Path) -> list[str]:
+    path = folder / "begun"
+    return path.read_text().splitlines() if path.exists() else []
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_process_loses_only_what_it_had_in_hand(tmp_path: Path) -> None:
-    killed = start(tmp_path, 60)
-    while not (tmp_path / "log").exists():
-        time.sleep(0.02)
-    other = start(tmp_path, 0.01)
-    while len(list(tmp_path.glob("*.done"))) < 11:
-        time.sleep(0.02)
-    assert other.poll() is None  # it waits for what the first has in hand
-    killed.kill()
-    killed.wait()
-    assert other.wait(60) == 0
-    numbers = [int(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sorted(numbers) == [0, 0, *range(1, 12)]
-    assert len(list(tmp_path.glob("*.done"))) == 12
+def everything(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"begun"}
+
+
+def test_two_shells_do_nothing_twice(tmp_path: Path) -> None:
+    processes = [start(tmp_path, 0.1) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert sorted(begun(tmp_path), key=int) == [str(number) for number in range(12)]
+    assert everything(tmp_path) == {str(number) for number in range(12)}  # no lock file
+
+
+def test_ranks_begin_at_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        orders.append(list(in_shares(list(range(7)), str, lambda item: False, tmp_path)))
+    assert orders == [[0, 1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 0, 1], [4, 5, 6, 0, 1, 2, 3]]
+
+
+def test_what_a_killed_process_has_in_hand_is_done_by_the_others(tmp_path: Path) -> None:
+    doomed = start(tmp_path, 1000)
+    wait_for(lambda: begun(tmp_path) == ["0"])
+    other = start(tmp_path, 0)
+    wait_for(lambda: (tmp_path / "11").exists())
+    time.sleep(0.5)
+    assert other.poll() is None and not (tmp_path / "0").exists()  # it waits for what is in hand
+    doomed.send_signal(signal.SIGKILL)
+    assert other.wait(timeout=60) == 0 and doomed.wait() == -signal.SIGKILL
+    assert begun(tmp_path) == ["0", *map(str, range(1, 12)), "0"]
+    assert everything(tmp_path) == {str(number) for number in range(12)}
+
+
+def test_items_are_tried_once_and_what_is_done_is_passed_over(tmp_path: Path) -> None:
+    tried = []
+    for item in in_shares(["a", "b", "c"], str, lambda item: item == "b", tmp_path):
+        assert (tmp_path / LOCK_FILE).exists()
+        tried.append(item)
+    assert tried == ["a", "c"] and not list(tmp_path.iterdir())
+    for _ in in_shares(["a"], str, lambda item: False, tmp_path):
+        break
+    assert not list(tmp_path.iterdir())  # nor after an end before the end
+
+
+def test_several_items_may_be_in_hand(tmp_path: Path) -> None:
+    """Items stay locked until as many others have been taken, and all of them until their round is over."""
+    script = "import sys; from pathlib import Path; from srflow_plugin.locks import LockFile; import zlib\n" + (
+        "lock = LockFile(Path(sys.argv[1]))\n"
+        "print(*(name for name in 'abcde' if not lock.claim(zlib.crc32(name.encode()) % 2**30)))"
+    )
+
+    def locked() -> list[str]:
+        command = [sys.executable, "-c", script, str(tmp_path / LOCK_FILE)]
+        return subprocess.check_output(command, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}).split()
+
+    all_rounds = rounds("abcde", str, lambda item: False, tmp_path, in_hand=3)
+    items = next(all_rounds)
+    assert [next(items) for _ in range(5)] == list("abcde")
+    assert locked() == list("cde")
+    assert next(items, None) is None and locked() == list("de")
+    assert next(all_rounds, None) is None and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("told", "process"),
+    ("environment", "place"),
     [
-        ({}, Process()),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Process(3, 4, 1)),
-        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, Process(2, 4, 0)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Process()),  # the batch script
+        ({}, (0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, (5, 8, 1)),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}, (3, 4, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_LOCALID": "0"}, (0, 1, 0)),  # the batch script itself
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (0, 1, 0)),
     ],
 )
-def test_the_place_is_what_the_launcher_says(
-    told: dict[str, str], process: Process, monkeypatch: pytest.MonkeyPatch
+def test_launchers_tell_each_process_its_place(
+    environment: dict[str, str], place: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "environ", told)
-    assert this_process() == process
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert this_process() == Process(*place)
 
 
-def test_a_launch_has_a_name_that_its_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = {"SLURM_STEP_ID": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
-    monkeypatch.setattr(os, "environ", step)
-    assert this_launch() == "7.1"
-    torchrun = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "2"}
-    monkeypatch.setattr(os, "environ", torchrun)
+def test_a_launch_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(os.getpid()) in this_launch()
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    assert str(os.getppid()) in this_launch()
+    monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UserError, match="give torchrun an --rdzv-id"):
         this_launch()
-    monkeypatch.setattr(os, "environ", {**torchrun, "TORCHELASTIC_RUN_ID": "night"})
-    assert this_launch() == "night"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    assert this_launch() == "mine"
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.delenv("RANK")
+    slurm = {"SLURM_STEP_ID": "7", "SLURM_JOB_ID": "12", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert this_launch() == "12.7"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import folder_made
 from srflow_plugin.images.files import IMAGE_SUFFIXES, find_images, read_stamp, write_image
 from srflow_plugin.images.photographs import Photograph, write_png
 from srflow_plugin.images.pictures import contact_sheet, heat_map, spread
@@ -98,28 +99,22 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], None], folder: Path) -> tup
     Returns:
         The files that this process wrote, and how many images it could not do.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     here, is_alone = this_process(), len(jobs) == 1
     own = -(-sum(not job.is_done for job in jobs) // here.size)
-    shared = in_shares(jobs, lambda job: next(iter(job.outputs.values())).name, lambda job: job.is_done, folder)
     written: list[Path] = []
     failed = 0
-    try:
-        with closing(shared):
-            for job in with_progress(shared, "image", disable=is_alone or here.rank > 0, total=own):
-                try:
-                    do(job)
-                except FAULTS as error:
-                    if is_alone:
-                        raise
-                    told = str(error).strip().partition("\n")[0]
-                    tell(told if str(job.source) in told else f"{job.source} cannot be drawn: {told}")
-                    failed += 1
-                else:
-                    written += job.outputs.values()
-    finally:
-        with suppress(OSError):
-            folder.rmdir()  # if nothing is in it
+    with folder_made(folder), closing(in_shares(jobs, _name, lambda job: job.is_done, folder)) as shared:
+        for job in with_progress(shared, "image", disable=is_alone or here.rank > 0, total=own):
+            try:
+                do(job)
+            except FAULTS as error:
+                if is_alone:
+                    raise
+                told = str(error).strip().partition("\n")[0]
+                tell(told if str(job.source) in told else f"{job.source} cannot be drawn: {told}")
+                failed += 1
+            else:
+                written += job.outputs.values()
     return written, failed
 
 
@@ -188,6 +183,10 @@ def _outputs(source: Path, folder: Path, num_samples: int, extras: Sequence[str]
         kind: folder / f"{source.stem}{'' if kind == 'sample0' and num_samples == 1 else '_' + kind}.png"
         for kind in kinds
     }
+
+
+def _name(job: Job) -> str:
+    return next(iter(job.outputs.values())).name
 
 
 def _fingerprint(source: Path, num_samples: int, settings: dict[str, Any]) -> str:

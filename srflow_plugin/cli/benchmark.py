@@ -41,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--niqe", action="store_true", help="also compute NIQE (slow)")
     parser.add_argument(
-        "--workers", type=in_range(int, low=1), help="processes that score (default: all cores; on a GPU one)"
+        "--workers",
+        type=in_range(int, low=1),
+        help="processes that score (default: all cores; on a GPU, or under a launcher, one)",
     )
     arguments.add_device(parser)
 
@@ -103,5 +105,6 @@ def run(args: argparse.Namespace) -> None:
         niqe=args.niqe,
         device=str(choose_device(args.device)),
     )
-    sys.stdout.write(run_benchmark(args.output, sets, methods, settings, args.workers))
-    sys.stdout.write(f"\n{args.output}: table.md, times.md, summary.json, per_image.csv, figures/\n")
+    table = run_benchmark(args.output, sets, methods, settings, args.workers)
+    if table:
+        sys.stdout.write(f"{table}\n{args.output}: table.md, times.md, summary.json, per_image.csv, figures/\n")

@@ -4,47 +4,80 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
 from typing import TypeVar
 
 from srflow_plugin.errors import TrainingError
 
+AHEAD = 4  # items for each worker that are begun before the first of them is handed out
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # items a worker that are begun before their turn: no more results than that wait in memory
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
     """Call ``function`` with each item, in order. With several workers it, items and results must be importable.
 
     Raises:
-        TrainingError: a worker was killed, as by a system that runs out of memory; what was yielded stays.
+        TrainingError: a worker was killed.
     """
     if workers == 1:
         yield from map(function, items)
         return
-    left = iter(items)
-    spawn = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        begun: deque[Future[Result]] = deque()
+    begun: deque[Future[Result]] = deque()
+    with _one_thread_each(), _pool(workers) as pool:
         try:
-            begun.extend(pool.submit(function, item) for item in islice(left, AHEAD * workers))
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) == in_hand(workers):
+                    yield begun.popleft().result()
             while begun:
-                result = begun.popleft().result()
-                begun.extend(pool.submit(function, item) for item in islice(left, 1))
-                yield result
+                yield begun.popleft().result()
         except BrokenProcessPool:
             raise TrainingError(
-                "one of the processes was killed, perhaps for lack of memory; what is done stays. Start again, with "
-                "fewer --workers"
+                "one of the worker processes was killed, as where memory is short; what is done is kept: "
+                "start the command again, with fewer --workers"
             ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+
+def in_hand(workers: int) -> int:
+    """Count the items that :func:`in_parallel` may have begun and not handed out."""
+    return AHEAD * workers if workers > 1 else 1
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Start processes; none is left at the end of the block, however it ends, and none outlives this one."""
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C, which reaches the workers, too, to the process that started them; end when that one has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

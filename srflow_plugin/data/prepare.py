@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,12 @@ def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any],
     make = partial(make_pairs, **settings)
     try:
         check_space(todo, hr.parent, settings["scale"], settings["center_crop"])
-        made = in_parallel(make, todo, workers)
-        for path, pairs in zip(
-            todo, tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image"), strict=True
-        ):
-            writer.put(pairs)
-            if not pairs:
-                tqdm.write(f"{path} is smaller than {crop_size}x{crop_size} and left out", file=sys.stderr)
+        with closing(in_parallel(make, todo, workers)) as made:
+            bar = tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image")
+            for path, pairs in zip(todo, bar, strict=True):
+                writer.put(pairs)
+                if not pairs:
+                    tqdm.write(f"{path} is smaller than {crop_size}x{crop_size} and left out", file=sys.stderr)
         if not any(writer.has(key) for key in versions):
             raise UserError(f"no image is as large as {crop_size}x{crop_size}; lower --crop-size")
         return writer.finish()

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from srflow_plugin.options.files import load_options
 from srflow_plugin.sampling.draw import Tile, draw
 from srflow_plugin.sampling.explosions import count_exploded
 from srflow_plugin.sampling.tiling import tile_side
+from srflow_plugin.shares import in_shares, this_process
 
 OPTION_SUFFIXES = (".yml", ".yaml")
 Result = TypeVar("Result")
@@ -120,21 +122,47 @@ def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair
     return found
 
 
+class Drawing(NamedTuple):
+    """One image, to be drawn by the methods that have a source in common."""
+
+    dataset: BenchmarkSet
+    pair: Pair
+    methods: list[Method]
+
+    @property
+    def name(self) -> str:
+        """Name of it in its benchmark."""
+        return f"{self.methods[0].source} {self.dataset.name} {self.pair.number}"
+
+
 def draw_all(
     folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, records: Records
 ) -> None:
-    """Write every method's outputs that are not there yet, and a record of each image's drawing."""
+    """Write every method's outputs that are not there yet, and a record of each image's drawing.
+
+    The images are shared with all processes that do the same; at the end all are drawn.
+    """
     by_source: dict[Path | None, list[Method]] = {}
     for method in methods:
         if method.draws:
             by_source.setdefault(method.source, []).append(method)
+
+    def undrawn(work: Drawing) -> list[Method]:
+        return [method for method in work.methods if not _is_drawn(folder, work.dataset, method, work.pair, records)]
+
     for source, of_source in by_source.items():
-        network = _load(source, settings.device)
-        work = [(dataset, pair) for dataset in sets for pair in dataset.pairs]
-        for dataset, pair in tqdm(work, unit="image", desc=of_source[0].family):
-            todo = [method for method in of_source if not _is_drawn(folder, dataset, method, pair, records)]
-            if todo:
-                _draw_image(folder, dataset, pair, todo, network, settings, records)
+        work = [Drawing(dataset, pair, of_source) for dataset in sets for pair in dataset.pairs]
+        done = sum(not undrawn(one) for one in work)
+        network = _load(source, settings.device) if done < len(work) else None
+        is_shown, family = this_process().rank == 0, of_source[0].family
+        with (
+            closing(in_shares(work, lambda one: one.name, lambda one: not undrawn(one), folder)) as shared,
+            tqdm(total=len(work), initial=done, unit="image", desc=family, disable=not is_shown) as bar,
+        ):
+            for one in shared:
+                _draw_image(folder, one.dataset, one.pair, undrawn(one), network, settings, records)
+                bar.update()
+            bar.update(len(work) - bar.n)  # those that others have drawn
 
 
 def _load(source: Path | None, device: str) -> nn.Module | None:

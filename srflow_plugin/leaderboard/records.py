@@ -1,32 +1,52 @@
-"""Numbers of each image so far: lines of a file that a killed run leaves readable."""
+"""Numbers of each image so far: lines of a file that several processes write, and killed ones leave readable."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from srflow_plugin.locks import LockFile
 
 Values = dict[str, Any]
 
 
 class Records:
-    """Numbers by (data set, method, image), appended to a file one line each."""
+    """Numbers by (data set, method, image), appended to a file one line each, by this process and by others."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.values: dict[tuple[str, str, str], Values] = {}
-        text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a killed run may have left part of a line
-        if whole != text:
-            path.write_text(whole)
-        for line in whole.splitlines():
-            dataset, method, image, values = json.loads(line)
-            self.values[dataset, method, image] = values
+        self._read = 0  # bytes
+        self.refresh()
 
     def has(self, dataset: str, method: str, image: str) -> bool:
-        return (dataset, method, image) in self.values
+        """Say whether there is a record, of this process or of another."""
+        key = dataset, method, image
+        if key not in self.values:
+            self.refresh()
+        return key in self.values
 
     def add(self, dataset: str, method: str, image: str, values: Values) -> None:
-        self.values[dataset, method, image] = values
-        with self.path.open("a") as file:
-            file.write(json.dumps([dataset, method, image, values]) + "\n")
+        """Append a record, alone with the file: a line is whole on file servers, too, which know no append."""
+        with LockFile(self.path.with_name(f".{self.path.name}.lock")) as lock, lock.holding():
+            self.refresh()
+            has_part = self.path.exists() and self.path.stat().st_size > self._read  # of a line, which a kill has left
+            with self.path.open("ab") as file:
+                file.write(b"\n" * has_part + json.dumps([dataset, method, image, values]).encode() + b"\n")
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that are new."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            with suppress(ValueError):  # part of one
+                dataset, method, image, values = json.loads(line)
+                self.values[dataset, method, image] = values
+        self._read += len(whole)

@@ -11,11 +11,14 @@ from typing import Any
 
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import complete_or_absent
 from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Settings, checkpoint_methods, draw_all, fingerprint
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.report import write_report
 from srflow_plugin.leaderboard.score import score_all
+from srflow_plugin.locks import LockFile
 from srflow_plugin.metrics.perceptual import perceptual_distance
+from srflow_plugin.shares import this_process
 
 NamedPath = tuple[str, str]
 
@@ -23,16 +26,24 @@ NamedPath = tuple[str, str]
 def run_benchmark(
     folder: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, workers: int | None
 ) -> str:
-    """Draw, score and report what is not there yet; return the table."""
+    """Draw, score and report what is not there yet; return the table.
+
+    Of several processes that a launcher has started the first one reports, once all is drawn and scored.
+    """
     perceptual_distance(settings.distance, settings.net)  # says at once if it cannot be had
     folder.mkdir(parents=True, exist_ok=True)
     drawn, scores = Records(folder / "drawn.jsonl"), Records(folder / "scores.jsonl")
     used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
-    _check_same(folder / "protocol.json", sets, methods, settings, used)
+    alone = folder / ".report.lock"  # with the files that are written whole
+    with LockFile(alone) as lock, lock.holding():
+        _check_same(folder / "protocol.json", sets, methods, settings, used)
     draw_all(folder, sets, methods, settings, drawn)
-    workers = workers or (1 if settings.device.startswith("cuda") else os.cpu_count() or 1)
-    score_all(folder, sets, methods, settings, scores, workers)
-    return write_report(folder, sets, methods, settings, drawn, scores)
+    is_one = this_process().size > 1 or settings.device.startswith("cuda")
+    score_all(folder, sets, methods, settings, scores, workers or (1 if is_one else os.cpu_count() or 1))
+    if this_process().rank > 0:
+        return ""
+    with LockFile(alone) as lock, lock.holding():
+        return write_report(folder, sets, methods, settings, drawn, scores)
 
 
 def choose_methods(
@@ -95,4 +106,5 @@ def _check_same(
         name = key.partition(" ")[2]  # of a set or method
         if earlier.get(key, value) != value and used and (not name or name in used):
             raise UserError(f"{path.parent} holds a benchmark with another {key}; choose another folder with -o")
-    path.write_text(json.dumps({**earlier, **described}, indent=1) + "\n")
+    with complete_or_absent(path) as unfinished:
+        unfinished.write_text(json.dumps({**earlier, **described}, indent=1) + "\n")

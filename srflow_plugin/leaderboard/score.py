@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from srflow_plugin.data.parallel import in_parallel
+from srflow_plugin.data.parallel import in_hand, in_parallel
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import read_image
 from srflow_plugin.leaderboard.calibration import pooled
@@ -19,6 +20,7 @@ from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Pair, Settings,
 from srflow_plugin.leaderboard.records import Records, Values
 from srflow_plugin.metrics.calibration import spread_and_error
 from srflow_plugin.metrics.samples import is_of_samples, measure
+from srflow_plugin.shares import rounds, this_process
 
 NIQE_BLOCK = 96
 LEVELS = (50, 80, 95)  # of central intervals, in percent
@@ -65,24 +67,34 @@ def score_all(
     records: Records,
     workers: int,
 ) -> None:
-    """Score the outputs that are not scored yet."""
+    """Score the outputs that are not scored yet, shared with all processes that do the same."""
     work = [
         Work(dataset.name, method.name, pair, sample_files(folder, dataset, method, pair))
         for dataset in sets
         for method in methods
         for pair in dataset.pairs
     ]
-    todo = [item for item in work if not records.has(item.dataset, item.method, item.pair.hr.name)]
-    workers = max(1, min(workers, len(todo) // IMAGES_PER_WORKER))
-    with tqdm(total=len(work), initial=len(work) - len(todo), unit="image", desc="scores") as bar:
-        for item, values in zip(todo, in_parallel(partial(_score, settings=settings), todo, workers), strict=True):
-            records.add(item.dataset, item.method, item.pair.hr.name, values)
-            bar.update()
+
+    def is_scored(one: Work) -> bool:
+        return records.has(one.dataset, one.method, one.pair.hr.name)
+
+    todo = len(work) - sum(map(is_scored, work))
+    workers = max(1, min(workers, todo // IMAGES_PER_WORKER))
+    all_rounds = rounds(work, lambda one: f"score {one[:3]}", is_scored, folder, in_hand(workers))
+    bar = tqdm(total=len(work), initial=len(work) - todo, unit="image", desc="scores", disable=this_process().rank > 0)
+    with closing(all_rounds), bar:
+        for items in all_rounds:
+            with closing(in_parallel(partial(_score, settings=settings), items, workers)) as scored:
+                for one, values in scored:
+                    records.add(one.dataset, one.method, one.pair.hr.name, values)
+                    bar.update()
+        bar.update(len(work) - bar.n)  # those that others have scored
 
 
-def _score(work: Work, settings: Settings) -> Values:
+def _score(work: Work, settings: Settings) -> tuple[Work, Values]:
     start = time.perf_counter()
-    return {**score(work.files, work.pair, settings), "score_seconds": time.perf_counter() - start}
+    values = score(work.files, work.pair, settings)
+    return work, {**values, "score_seconds": time.perf_counter() - start}
 
 
 def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:

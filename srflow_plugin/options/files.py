@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from srflow_plugin.errors import UserError
+
+MOST_VALUES = 10_000  # of a file; some 200 are usual
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,8 +35,21 @@ def load_options(path: Path, force: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(opt, dict):
         raise UserError(f"{path} is not an option file: it has no keys")
+    try:
+        opt = _unshared(opt, itertools.count())
+    except (OverflowError, RecursionError):
+        raise UserError(f"{path} is not an option file: its aliases repeat more than {MOST_VALUES} values") from None
     force_options(opt, force)
     return opt
+
+
+def _unshared(value: Any, seen: Iterator[int]) -> Any:
+    """Copy what an alias (``*name``) repeats: BasicSR takes keys out of a section, and would miss them in the other."""
+    if next(seen) > MOST_VALUES:
+        raise OverflowError
+    if isinstance(value, dict):
+        return {key: _unshared(part, seen) for key, part in value.items()}
+    return [_unshared(part, seen) for part in value] if isinstance(value, list) else value
 
 
 def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from basicsr.models.base_model import BaseModel
+from basicsr.models.sr_model import SRModel
 from basicsr.models.video_base_model import VideoBaseModel
 from basicsr.utils import (
     AvgTimer,
@@ -29,6 +30,7 @@ from basicsr.utils import (
     mkdir_and_rename,
 )
 from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.registry import MODEL_REGISTRY
 from torch.utils.data import DataLoader
 
 from srflow_plugin.data.build import build, checked_images
@@ -36,7 +38,7 @@ from srflow_plugin.errors import TrainingError, UserError
 from srflow_plugin.metrics.samples import needs_reference
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
 from srflow_plugin.training.cuda_names import of_this_machine
-from srflow_plugin.training.distributed import any_rank, gather
+from srflow_plugin.training.distributed import any_rank, gather, gather_work
 from srflow_plugin.training.log import Boards, RunLog, log_file
 from srflow_plugin.training.order import Draws, global_batch_size, training_batches
 from srflow_plugin.training.resume import read_state, resume
@@ -241,7 +243,8 @@ def test_pipeline(run: Run) -> int:
     log = _start_log(run)
     with of_this_machine(opt), stop:
         loaders = [_val_loader(opt, phase, stop) for phase in sorted(opt["datasets"])]
-        model = build(build_model, opt, "the model")
+        model = build(build_model, _without_ddp(opt) if opt["dist"] else opt, "the model")
+        model.opt["dist"] = opt["dist"]
         _make_folders(opt, None, is_new=True)
         log.open(log_file(opt, "test"))
         try:
@@ -253,6 +256,16 @@ def test_pipeline(run: Run) -> int:
             log.logger.warning(f"Stopped by {stop}.")
     log.close()
     return stop.exit_code
+
+
+def _without_ddp(opt: Section) -> Section:
+    """Change the options of a test so that the model's networks are plain ones, as far as the model lets them be.
+
+    DistributedDataParallel has nothing to do in a test, and asks for a GPU. BasicSR's models of videos need ``dist``.
+    """
+    model: Any = MODEL_REGISTRY.get(opt["model_type"])
+    is_plain = model.dist_validation is SRModel.dist_validation  # on rank 0 only
+    return {**opt, "dist": False, "num_gpu": min(opt["num_gpu"], 1)} if is_plain else opt
 
 
 class Validation:
@@ -284,17 +297,13 @@ def validate_together(
     model: BaseModel, loader: DataLoader[Any], current_iter: int | str, tb_logger: Any, save_img: bool
 ) -> None:
     """Validate a data set; all ranks go on, or stop, together. A model of BasicSR's own validates on rank 0 only."""
-    stopped, cudnn = False, torch.backends.cudnn
+    cudnn = torch.backends.cudnn
     searches, cudnn.benchmark = cudnn.benchmark, False  # which begin anew for every size of image
     try:
         with _suited_to(model, loader.dataset.opt):  # type: ignore[attr-defined]
-            model.validation(loader, current_iter, tb_logger, save_img)
-    except StopRequested:
-        stopped = True
+            gather_work(lambda: model.validation(loader, current_iter, tb_logger, save_img))
     finally:
         cudnn.benchmark = searches
-    if any_rank(stopped):
-        raise StopRequested
 
 
 @contextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,7 @@ from skimage.data import chelsea
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.images.photographs import read_photograph
 from srflow_plugin.images.resize import bicubic_upscale
-from tests import helpers
-from tests.helpers import Enlarger, opencv_image, refusal
+from tests.helpers import ROOT, Enlarger, opencv_image, refusal
 
 ORIENTATION = 0x0112
 
@@ -189,57 +193,165 @@ def test_damaged_and_endless_files(place: Path, capsys: pytest.CaptureFixture[st
     assert "a.png has more than 100 pixels" in refused(capsys, "in/a.png", "-o", "out")
 
 
+def test_a_second_run_does_what_is_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["in", "-o", "out", "--num-samples", "2", "--mean"]
+    assert run(*command) == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in Path("out").iterdir()}
+    Path("out/b_mean.png").unlink()
+    capsys.readouterr()
+    assert run(*command) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith("1 of 2 are there and stay; --overwrite draws them anew\n") and "a_" not in told.out
+    assert {path: path.read_bytes() for path in before} == {path: content for path, (content, _) in before.items()}
+    assert Path("out/a_mean.png").stat().st_mtime_ns == before[Path("out/a_mean.png")][1]
+    assert run(*command) == 0 and capsys.readouterr().err.startswith("2 of 2 are there")
+    assert run(*command, "--overwrite") == 0 and run(*command) == 0
+    assert Path("out/a_mean.png").stat().st_mtime_ns != before[Path("out/a_mean.png")][1]
+    assert capsys.readouterr().err.endswith("2 of 2 are there and stay; --overwrite draws them anew\n")
+
+
+@pytest.mark.parametrize(
+    "change", ["--temperature 0.5", "--seed 1", "--tile none", "--precision float32", "source", "net"]
+)
+def test_what_was_made_otherwise_is_not_taken_for_done(
+    place: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    assert run("in/a.png", "-o", "out") == 0
+    if change == "source":
+        os.utime("in/a.png", (1, 1))
+    if change == "net":
+        Path("net.pth").write_bytes(b"stands for another")
+    arguments = change.split() if change.startswith("--") else []
+    told = refused(capsys, "in", "-o", "out", *arguments)
+    assert "out/a.png exists, made of another image or with other settings; give --overwrite or another -o" in told
+    shutil.copy("in/a.png", "out/a.png")
+    assert "out/a.png exists; give --overwrite or another -o" in refused(capsys, "in", "-o", "out")
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "too large for the memory"])
+def test_one_bad_image_does_not_end_the_rest(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    if fault == "unreadable":
+        Path("in/a.png").write_bytes(Path("in/a.png").read_bytes()[:200])
+        expected = "in/a.png cannot be read"
+    else:
+        Image.fromarray(np.zeros((5, 7, 3), np.uint8)).save("in/a.png")
+        sample = Enlarger.sample
+
+        def short_of_memory(self: Enlarger, lq: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
+            if lq.shape[-1] == 7:
+                raise RuntimeError("out of memory\nby much")
+            return sample(self, lq, *others, **options)
+
+        monkeypatch.setattr(Enlarger, "sample", short_of_memory)
+        expected = "in/a.png cannot be drawn: out of memory"
+    assert run("in", "-o", "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(expected in line for line in lines) == 1 and "by much" not in lines
+    assert lines[-1] == "srflow upscale: 1 of 2 images could not be drawn; they are named above"
+    assert [path.name for path in Path("out").iterdir()] == ["b.png"]
+    shutil.copy("in/b.jpg", "in/a.png")
+    assert run("in", "-o", "out") == 0 and Path("out/a.png").exists()
+
+
+# A process that notes what it draws; the first one may be killed, or never end, with an image in hand.
+PROCESS = f"""
+import os, signal, sys, time
+from typing import Any
+import torch
+from torch import nn
+from srflow_plugin.applications import upscale
+from srflow_plugin.cli.main import srflow_command
+from srflow_plugin.images.resize import bicubic_upscale
+
+{inspect.getsource(Enlarger)}
+
+class Noting(Enlarger):
+    def sample(self, lq, *others, **options):
+        with open("drawn", "a") as file:
+            file.write(str(lq.shape[-1]) + "\\n")
+        if os.environ.get("FATE") == "killed" and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(1000 if os.environ.get("FATE") == "slow" else 0.2)
+        return super().sample(lq, *others, **options)
+
+upscale.load_network = lambda path, precision: Noting()
+sys.exit(srflow_command(["upscale", "in", "--checkpoint", "net.pth", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def eight(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Eight images, 20 to 27 pixels wide, and a script that draws them; the widths."""
+    shutil.rmtree("in")
+    Path("in").mkdir()
+    for width in range(20, 28):
+        Image.fromarray(np.ascontiguousarray(chelsea()[:12, :width])).save(f"in/{width}.png")
+    Path("process.py").write_text(PROCESS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return [str(width) for width in range(20, 28)]
+
+
+def drawn() -> list[str]:
+    return Path("drawn").read_text().split() if Path("drawn").exists() else []
+
+
+def assert_as_by_one_process(folder: str) -> None:
+    assert run("in", "-o", "alone", "--overwrite") == 0
+    names = [path.name for path in sorted(Path(folder).iterdir())]
+    assert names == [path.name for path in sorted(Path("alone").iterdir())] and len(names) == 8
+    for name in names:
+        assert np.array_equal(opencv_image(Path(folder, name)), opencv_image(Path("alone", name)))
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_loses_what_it_had_in_hand(eight: list[str]) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*launcher, "process.py", "-o", "out"]
+    done = subprocess.run(command, env={**os.environ, "FATE": "killed"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "exitcode  : -9" in done.stderr, done.stderr
+    lost = drawn()
+    assert "24" in lost and not Path("out/24.png").exists()
+    there = len(list(Path("out").glob("*.png")))
+    Path("drawn").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{there} of 8 are there and stay" in done.stderr or not there
+    assert len(drawn()) == 8 - there and set(drawn()) <= {*eight}
+    assert_as_by_one_process("out")
+
+
+@pytest.mark.slow
+def test_the_others_do_what_a_killed_process_leaves(eight: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    def start(rank: int, step: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": step, "SLURM_PROCID": str(rank), "SLURM_NTASKS": "2"}
+        command = [sys.executable, "process.py", "-o", "out", *arguments]
+        return subprocess.Popen(command, env={**os.environ, **slurm, **environment})
+
+    doomed = start(0, "0", FATE="slow")
+    end = time.monotonic() + 120
+    while drawn() != ["20"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    other = start(1, "0")
+    while len(drawn()) < 8:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    doomed.send_signal(signal.SIGKILL)
+    assert other.wait(timeout=120) == 0 and doomed.wait() == -signal.SIGKILL
+    assert drawn() == ["20", "24", "25", "26", "27", "21", "22", "23", "20"]
+    assert "rank 1: out/24.png, out/25.png, out/26.png, out/27.png and 4 more" in capfd.readouterr().out
+    assert_as_by_one_process("out")
+
+    Path("drawn").unlink()
+    processes = [start(rank, "1", "--overwrite", "--seed", "1") for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert sorted(drawn()) == eight  # each by one of them
+
+
 def test_one_command_gives_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(chelsea()[100:140, 100:150]).save("photo.jpg")
     assert srflow_command(["upscale", "photo.jpg", "-o", "out"]) == 0
     assert Image.open("out/photo.png").size == (200, 160)
-
-
-# -- a second run, and several processes -------------------------------------------------------------------------------
-
-
-def test_a_second_run_does_what_is_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["upscale", "in", "-o", "out", "--checkpoint", "net.pth"]
-    assert srflow_command(command) == 0
-    before = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
-    Path("out/b.png").unlink()
-    capsys.readouterr()
-    assert srflow_command(command) == 0
-    assert "1 of 2 are there and stay; --overwrite draws them anew" in capsys.readouterr().err
-    after = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
-    assert after.keys() == {"a.png", "b.png"} and after["a.png"] == before["a.png"]
-
-
-@pytest.mark.parametrize("change", [["--seed", "1"], ["--temperature", "0.5"], ["--tile", "8"]])
-def test_what_was_made_otherwise_is_not_taken_for_done(
-    place: Path, capsys: pytest.CaptureFixture[str], change: list[str]
-) -> None:
-    command = ["upscale", "in/a.png", "-o", "out", "--checkpoint", "net.pth"]
-    assert srflow_command(command) == 0
-    told = "out/a.png exists, made of another image or with other settings; give --overwrite or another -o"
-    assert told in refused(capsys, "in/a.png", "-o", "out", *change)
-    assert srflow_command([*command, *change, "--overwrite"]) == 0
-
-
-def test_one_bad_image_does_not_end_the_rest(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("in/aa.png").write_bytes(Path("in/a.png").read_bytes()[:200])
-    assert srflow_command(["upscale", "in", "-o", "out", "--checkpoint", "net.pth"]) == 1
-    errors = capsys.readouterr().err
-    assert "in/aa.png cannot be read" in errors and "1 of 3 images could not be drawn" in errors
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
-
-
-@pytest.mark.slow
-def test_processes_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("in").mkdir()
-    for number in range(6):
-        Image.fromarray(np.ascontiguousarray(chelsea()[number : number + 16, :20])).save(f"in/{number}.png")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    log = helpers.run(*torchrun, "-m", "srflow_plugin", "upscale", "in", "-o", "two")
-    assert "rank 0: two/" in log and "rank 1: two/" in log
-    assert srflow_command(["upscale", "in", "-o", "one"]) == 0
-    assert {path.name: path.read_bytes() for path in Path("one").iterdir()} == {
-        path.name: path.read_bytes() for path in Path("two").iterdir()
-    }

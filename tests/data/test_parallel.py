@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from srflow_plugin.data.parallel import AHEAD, in_parallel
+from srflow_plugin.data.parallel import in_hand, in_parallel
 from srflow_plugin.errors import TrainingError
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -30,27 +33,49 @@ def test_a_fault_is_raised_here() -> None:
         list(in_parallel(int, ["1", "x"], 1))
 
 
-def end_at(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
+def test_a_worker_that_is_killed_ends_the_work() -> None:
+    results = in_parallel(signal.raise_signal, [signal.SIGURG, signal.SIGKILL], 2)  # the first does nothing
+    with pytest.raises(TrainingError, match="one of the worker processes was killed, as where memory is short"):
+        list(results)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_process_ends_the_work_with_a_line() -> None:
-    done: list[int] = []
-    with pytest.raises(TrainingError, match=r"one of the processes was killed, .*; what is done stays"):
-        done.extend(in_parallel(end_at, range(40), 2))
-    assert done == list(range(len(done))) and len(done) <= 3
+def test_no_more_is_begun_than_is_soon_handed_out() -> None:
+    begun = []
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            begun.append(number)
+            yield number
+
+    results = in_parallel(abs, items(), 2)
+    assert next(results) == 0 and len(begun) == in_hand(2) == 8
+    assert next(results) == 1 and len(begun) == 9
+    assert list(results) == list(range(2, 50)) and len(begun) == 50
 
 
-def test_no_more_results_wait_than_a_few_for_each_process(tmp_path: Path) -> None:
-    results = in_parallel(partial(note, tmp_path), range(40), 2)
-    assert next(results) == 0
-    assert len(list(tmp_path.iterdir())) <= 2 * AHEAD + 1
-    assert list(results) == list(range(1, 40))
+WORKING = """
+import multiprocessing, threading, time
+from srflow_plugin.data.parallel import in_parallel
+
+def tell():
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.02)
+    time.sleep(1)  # until they have begun
+    print("working", flush=True)
+
+if __name__ == "__main__":
+    threading.Thread(target=tell).start()
+    list(in_parallel(time.sleep, [1000] * 20, 2))
+"""
 
 
-def note(folder: Path, number: int) -> int:
-    (folder / str(number)).touch()
-    return number
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_the_process_that_started_it(sign: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "working.py"
+    script.write_text(WORKING)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None and process.stdout.readline() == "working\n"
+    process.send_signal(sign)
+    process.communicate(timeout=30)  # until all who have this pipe have ended, the workers too
+    assert process.returncode == -sign

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import read_stamp
 from srflow_plugin.images.photographs import Photograph, from_array, from_pillow, read_photograph, write_png
 from tests.helpers import noise_image, opencv_image
 
@@ -165,3 +166,16 @@ def test_arrays_that_are_no_image_are_named(pixels: np.ndarray, message: str) ->
 def test_a_float_array_becomes_sixteen_bit() -> None:
     photograph: Photograph = from_array(np.linspace(0, 1, 24).reshape(4, 6))
     assert photograph.bits == 16 and photograph.quantised().dtype == np.uint16
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_files_say_what_they_were_made_with(tmp_path: Path, bits: int) -> None:
+    photograph = from_array(noise(3, bits))
+    path = tmp_path / "a.png"
+    write_png(path, photograph, "made so")
+    assert read_stamp(path) == Image.open(path).info["srflow"] == "made so"
+    assert np.array_equal(read_photograph(path).rgb, photograph.rgb)
+    write_png(path, photograph)
+    assert read_stamp(path) is None
+    path.write_bytes(path.read_bytes()[:30])
+    assert read_stamp(path) is None and read_stamp(tmp_path / "none.png") is None

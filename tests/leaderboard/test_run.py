@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.leaderboard import draw
 from srflow_plugin.leaderboard.run import check_names, choose_methods
 from srflow_plugin.sampling.draw import draw as draw_samples
+from tests.helpers import ROOT
 
 
 @pytest.mark.slow
@@ -50,6 +56,62 @@ def test_it_goes_on_and_does_nothing_twice(
     with pytest.raises(SystemExit):
         srflow_command(benchmark_command)
     assert "Set5: HR has 3 images and LR 2" in capsys.readouterr().err
+
+
+# A process of two; the second is killed with its second image in hand, at a place that an argument names.
+PROCESS = """
+import os, signal, sys, time
+from pathlib import Path
+from srflow_plugin.cli.main import srflow_command
+from srflow_plugin.leaderboard import draw, score
+module, name = {"draw": (draw, "_draw_image"), "score": (score, "_score")}[sys.argv[1]]
+rank, calls, work = os.environ["RANK"], [], getattr(module, name)
+
+def doomed(*arguments, **options):
+    calls.append(1)
+    if len(calls) == 2:
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(*arguments, **options)
+
+def patient(*arguments, **options):
+    while not Path("killed").exists():
+        time.sleep(0.05)
+    return work(*arguments, **options)
+
+setattr(module, name, doomed if rank == "1" else patient)
+sys.exit(srflow_command(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["draw", "score"])
+def test_two_processes_make_the_benchmark_of_one_though_one_is_killed(
+    place: str, benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("process.py").write_text(PROCESS)
+    processes = []
+    for rank in "01":
+        ranks = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
+        command = [sys.executable, "process.py", place, *benchmark_command]
+        processes.append(subprocess.Popen(command, env={**os.environ, **ranks}, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, -signal.SIGKILL] and outputs[1] == ""
+    for name, count in (("drawn.jsonl", 3 * 4), ("scores.jsonl", 4 * 4)):
+        keys = [tuple(json.loads(line)[:3]) for line in Path("out", name).read_text().splitlines()]
+        assert len(keys) == len(set(keys)) == count
+    assert not list(Path("out").glob(".*"))
+    if place == "score":
+        return
+    Path("out").rename("shared")
+    assert srflow_command(benchmark_command) == 0
+    tables = [
+        [line.split("|")[:-3] for line in text.splitlines()] for text in (outputs[0], Path("out/table.md").read_text())
+    ]
+    assert tables[0][: len(tables[1])] == tables[1]
+    for path in Path("out/images").rglob("*.png"):
+        assert path.read_bytes() == Path("shared", path.relative_to("out")).read_bytes()
 
 
 def test_methods_and_sets_may_be_added_and_not_changed(

@@ -87,3 +87,20 @@ def test_bad_option_files(workplace: Path, capsys: pytest.CaptureFixture[str], t
         basicsr_command(["train", "-opt", "bad.yml"])
     errors = capsys.readouterr().err.splitlines()
     assert stop.value.code == 2 and len(errors) == 1 and message in errors[0]
+
+
+def test_what_an_alias_repeats_is_a_section_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text("train: {optim_g: &adam {type: Adam, lr: 1e-3}, optim_d: *adam}\n")
+    train = load_options(tmp_path / "a.yml")["train"]
+    train["optim_g"].pop("type")
+    assert train["optim_d"] == {"type": "Adam", "lr": 1e-3}
+
+
+LAYERS = [f"a{layer}: &a{layer} [{', '.join([f'*a{layer - 1}'] * 9)}]" for layer in range(1, 9)]
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "\n".join(["a0: &a0 [x]", *LAYERS])], ids=["itself", "many"])
+def test_aliases_without_end_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(text)
+    with pytest.raises(UserError, match="its aliases repeat more than"):
+        load_options(tmp_path / "a.yml")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from basicsr.archs import build_network
 
 from srflow_plugin.images.files import write_image
 from srflow_plugin.training import distributed
@@ -141,6 +142,31 @@ def test_the_table_is_the_same_for_any_number_of_processes(workplace: Path) -> N
     with lmdb.open("data/train_LRx4.lmdb") as database, database.begin(write=True) as transaction:
         transaction.put(b"1", b"broken")  # the second process finds it, and all stop
     output = torchrun(*command, code=1)
+    assert output.count("error: data/train_LRx4.lmdb: 1 is not a readable image") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_a_model_of_basicsr_is_tested_by_any_number_of_processes() -> None:
+    network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
+    torch.manual_seed(0)
+    torch.save({"params": build_network(dict(network)).state_dict()}, "net.pth")
+    found = []
+    for name in ("one", "two"):
+        sections = yaml.safe_load(TEST_SET.replace("NAME", name).replace("SRFlowModel", "SRModel"))
+        sections["network_g"] = network
+        sections["val"] = {"save_img": True, "suffix": None, "metrics": sections["val"]["metrics"]}
+        Path("test.yml").write_text(yaml.safe_dump(sections))
+        command = ["-m", "srflow_plugin", "test", "-opt", "test.yml"]
+        output = run(sys.executable, *command) if name == "one" else torchrun(*command)
+        table = [line.split("Best")[0] for line in output.splitlines() if "# psnr" in line]
+        folder = Path("results", name, "visualization", "three")
+        found.append((table, {path.name.replace(name, ""): path.read_bytes() for path in folder.iterdir()}))
+    assert len(found[0][0]) == 1 and len(found[0][1]) == 3 and found[0] == found[1]
+
+    with lmdb.open("data/train_LRx4.lmdb") as database, database.begin(write=True) as transaction:
+        transaction.put(b"1", b"broken")
+    output = torchrun(*command, code=1)  # the first process finds it, and all stop
     assert output.count("error: data/train_LRx4.lmdb: 1 is not a readable image") == 2
 
 
