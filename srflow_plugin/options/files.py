@@ -36,7 +36,7 @@ def load_options(path: Path, force: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(opt, dict):
         raise UserError(f"{path} is not an option file: it has no keys")
     try:
-        opt = _unshared(opt, itertools.count())
+        opt = {key: _unshared(value, itertools.count()) for key, value in opt.items()}
     except (OverflowError, RecursionError):
         raise UserError(f"{path} is not an option file: its aliases repeat more than {MOST_VALUES} values") from None
     force_options(opt, force)
