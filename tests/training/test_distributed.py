@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import lmdb
@@ -18,6 +21,7 @@ from srflow_plugin.images.files import write_image
 from srflow_plugin.training import distributed
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, leave, mean_over_ranks, own_share
 from tests.helpers import ROOT, WITHOUT_VALIDATION, run, saved_networks, truncate, untrained_network
+from tests.stress.torture import descendants
 
 
 def test_a_single_process_is_all_there_are() -> None:
@@ -266,3 +270,40 @@ def test_slurm_starts_the_processes(workplace: Path, monkeypatch: pytest.MonkeyP
     outputs = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "World size (gpu number): 2" in outputs[0] and "World size" not in outputs[1]
+
+
+# -- machines that come and go -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes are POSIX's")
+def test_one_of_two_machines_is_lost_and_the_other_goes_on_alone(workplace: Path) -> None:
+    """Two agents of torchrun stand for two machines; the second is killed with its process."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    elastic = ["--nnodes=1:2", "--nproc_per_node=1", "--max-restarts=5", "--rdzv-backend=c10d", "--rdzv-id=it"]
+    quick = "last_call_timeout=2,keep_alive_interval=1,keep_alive_max_attempt=2"
+    changes = ["val=none", "train:total_iter=60", "logger:save_checkpoint_freq=2", "logger:use_tb_logger=false"]
+    agents = []
+    for number in (1, 0):
+        where = [f"--rdzv-endpoint=localhost:{port}", f"--rdzv-conf={quick},is_host={number}"]
+        command = [sys.executable, "-m", "torch.distributed.run", *elastic, *where, "-m", "srflow_plugin", "train"]
+        arguments = ["-opt", "tiny.yml", "--auto_resume", "--force_yml", *changes]
+        with Path(f"agent{number}.log").open("w") as log:
+            agents.append(subprocess.Popen([*command, *arguments], stderr=log, start_new_session=True))
+    try:
+        while not list(Path("experiments").glob("tiny/training_states/*.state")):
+            assert agents[0].poll() is None, Path("agent1.log").read_text()
+            time.sleep(0.1)
+        for process in (*descendants(agents[1].pid), agents[1].pid):
+            os.kill(process, signal.SIGKILL)
+        assert agents[0].wait(200) == 0, Path("agent1.log").read_text()
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    told = "".join(Path(f"agent{number}.log").read_text() for number in (0, 1))
+    assert "World size (gpu number): 2" in told and "World size (gpu number): 1" in told
+    assert "Resuming training from" in told
+    assert Path("experiments/tiny/training_states/60.state").exists()
