@@ -111,6 +111,7 @@ LOOSE: dict[str, tuple[list[str], str, str, Any]] = {
     "a prefetcher for GPUs": (["datasets:train:prefetch_mode=cuda"], "prefetch_mode: cuda, and this", "", None),
     "no validation": (["val=none"], "val is missing: nothing is validated", "", None),
     "no data to validate on": (["datasets:val=none"], "datasets.val is missing: nothing is validated", "", None),
+    "a best that is not measured": (["logger:keep_best=psnrr"], "keep_best: psnrr is never measured", "", None),
     "nothing to measure": (["val:metrics=none", "logger:keep_best=psnr"], "keep_best: psnr is never", "", None),
 }  # fmt: skip
 
