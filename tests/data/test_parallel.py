@@ -77,5 +77,5 @@ def test_no_worker_outlives_the_process_that_started_it(sign: signal.Signals, tm
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline() == "working\n"
     process.send_signal(sign)
-    process.communicate(timeout=30)  # until all who have this pipe have ended, the workers too
+    process.communicate(timeout=120)  # until all who have this pipe have ended, the workers too
     assert process.returncode == -sign

@@ -181,11 +181,13 @@ def test_the_connection_is_one_for_cpus_where_no_gpu_is_used(monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", joined.append)
     monkeypatch.setattr(torch.distributed, "new_group", lambda **options: None)
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in distributed.LAUNCHERS_VARIABLES:
+        monkeypatch.setenv(name, "0")
     distributed.init_dist("pytorch", use_gpu=False)
     distributed.init_dist("pytorch")
     distributed.init_dist("pytorch", backend="gloo")
-    assert joined == ["gloo", "nccl", "gloo"]
+    distributed.init_dist("pytorch", backend="nccl", use_gpu=False)  # as BasicSR's files say
+    assert joined == ["gloo", "nccl", "gloo", "gloo"]
 
 
 @pytest.mark.slow
