@@ -15,6 +15,15 @@ def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
         assert choose_device().type == kind
 
 
+def test_each_process_of_a_launcher_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device() == torch.device("cuda")
+    for name, value in {"RANK": "7", "WORLD_SIZE": "8", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert choose_device() == torch.device("cuda:1")
+
+
 def test_any_device_of_torch_is_taken() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("cpu:0") == torch.device("cpu:0")

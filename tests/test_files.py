@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import check_new_file, complete_or_absent, save_atomically
+from srflow_plugin.files import check_new_file, complete_or_absent, folder_made, save_atomically
 from tests.helpers import run_python
 
 
@@ -78,3 +78,14 @@ def test_a_file_too_large_for_its_disk_is_not_left_half(tmp_path: Path) -> None:
     assert done.returncode == 1 and done.stderr.strip() == os.strerror(errno.EFBIG)
     assert list(torch.load(tmp_path / "a.pth")) == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_folder_that_stays_empty_goes_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "new/newer", "mine/new"):
+        with folder_made(tmp_path / name):
+            assert (tmp_path / name).is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    with folder_made(tmp_path / "new/newer"):
+        (tmp_path / "new/file").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine", "new"]

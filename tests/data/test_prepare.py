@@ -15,7 +15,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from srflow_plugin import bicubic_downscale
+from srflow_plugin import bicubic_downscale, locks
 from srflow_plugin.data import prepare
 from srflow_plugin.data.pairs import Pair
 from srflow_plugin.data.prepare import write_pairs
@@ -161,3 +161,31 @@ def test_images_smaller_than_a_tile_are_left_out_and_named(tmp_path: Path, capsy
     assert "flat.png is smaller than 48x48 and left out" in log and "small.png is smaller" in log
     with pytest.raises(UserError, match="no image is as large as 96x96"):
         write_pairs(images, tmp_path / "HR2", tmp_path / "LR2", 4, crop_size=96)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from srflow_plugin.locks import held
+with held(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_two_preparations_of_one_output_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    cv2.imwrite(str(tmp_path / "a.png"), noise_image(16, 16))
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / ".HR.lmdb.lock")]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    arguments = find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4
+    with pytest.raises(
+        UserError, match=rf"HR\.lmdb is in use: process {other.pid} on .*; wait for it, or choose another"
+    ):
+        write_pairs(*arguments)
+    assert not list(tmp_path.glob("*.lmdb"))
+    other.kill()
+    other.communicate()
+    assert write_pairs(*arguments) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "HR.lmdb", "LR.lmdb"}
