@@ -26,7 +26,7 @@ from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.check import check_types, require
 from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal, read
-from srflow_plugin.options.types import conforms, describe, join, nearest
+from srflow_plugin.options.types import conforms, describe, join, make_whole, nearest
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
 TRIED_SIZE = (240, 240)  # a multiple of every scale
@@ -46,6 +46,8 @@ def check_registered(opt: Section, is_train: bool) -> None:
     """
     model_type = opt["model_type"]
     registered("model_type", model_type, MODEL_REGISTRY)
+    if opt["network_g"].get("type") == "SRFlowNet":
+        make_whole(opt["network_g"], typing.get_type_hints(SRFlowNet.__init__))
     if registered_section("network_g", opt["network_g"], ARCH_REGISTRY) is SRFlowNet:
         build_network(opt)
     for phase, dataset in opt["datasets"].items():

@@ -5,12 +5,11 @@ BasicSR's own files write 5e3 where a whole number is meant, and have keys at pl
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from srflow_plugin.options.schema import DATASETS, SECTIONS, ImageData, Logger, Paths, Section, TopLevel, Train, Val
-from srflow_plugin.options.types import join
+from srflow_plugin.options.types import join, make_whole
 
 MISPLACED = {  # in BasicSR's own files for EDVR and RCAN: (section, key) -> where it is read
     ("network_g", "ema_decay"): "train",
@@ -23,7 +22,7 @@ def settle(opt: Section) -> list[str]:
     """Settle a file's options in place; list the keys that were moved."""
     moved = [] if opt.get("model_type") == "SRFlowModel" else list(_move(opt))
     for section, kind in _sections(opt):
-        _make_whole(section, kind)
+        make_whole(section, get_type_hints(kind))
     return moved
 
 
@@ -34,19 +33,6 @@ def _move(opt: Section) -> Iterator[str]:
         if isinstance(section, dict) and key in section and isinstance(opt.get(home), dict | None):
             opt[home] = {key: section.pop(key), **(opt.get(home) or {})}
             yield f"{join(name, key)} belongs in {home}, where it is read now"
-
-
-def _make_whole(section: Section, kind: type) -> None:
-    """Write 5000.0, which 5e3 is in YAML, as 5000 where a whole number is meant."""
-    for name, hint in get_type_hints(kind).items():
-        value = section.get(name)
-        if isinstance(value, float) and value.is_integer() and _is_whole(hint):
-            section[name] = int(value)
-
-
-def _is_whole(hint: Any) -> bool:
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    return int in kinds and float not in kinds
 
 
 def _sections(opt: Section) -> Iterator[tuple[Section, type]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 
@@ -26,6 +26,21 @@ def conforms(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return value is None if hint is type(None) else isinstance(value, hint)
+
+
+def make_whole(section: dict[str, Any], hints: Mapping[str, Any]) -> None:
+    """Write, in place, 5000.0, which 5e3 is in YAML, as 5000 where the type is a whole number.
+
+    >>> options = {"total_iter": 5e3, "lr": 1.0}
+    >>> make_whole(options, {"total_iter": int, "lr": float})
+    >>> options
+    {'total_iter': 5000, 'lr': 1.0}
+    """
+    for name, hint in hints.items():
+        value = section.get(name)
+        kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+            section[name] = int(value)
 
 
 def describe(hint: Any) -> str:

@@ -67,6 +67,11 @@ def test_the_best_metric_is_one_that_the_log_has() -> None:
         check_registered(tiny("logger.keep_best=psnr_tau0", "val.temperature=0.5"), is_train=True)
 
 
+def test_whole_numbers_of_the_network_may_be_written_as_floats(workplace: Path) -> None:
+    opt = load_run("tiny.yml", is_train=True, force=["network_g.num_block=2.0", "network_g.hidden_channels=8e0"]).opt
+    assert str(opt["network_g"]["num_block"]) == "2" and str(opt["network_g"]["hidden_channels"]) == "8"
+
+
 def test_networks_are_built_without_memory() -> None:
     network = build_network(tiny("network_g.hidden_channels=4096", "network_g.num_steps=16"))
     assert all(parameter.is_meta for parameter in network.parameters())
