@@ -171,13 +171,12 @@ def _current_names(weights: Weights) -> Weights:
 
 def _unwrapped(state: Any, param_key: str) -> Any:
     """Take off what training programs put around weights: dictionaries with other things beside, and prefixes."""
-    while isinstance(state, Mapping) and not any(isinstance(value, Tensor) for value in state.values()):
-        inner = next(
-            (key for key in (param_key, *WRAPPINGS) if isinstance(state.get(key), Mapping) and state[key]), None
-        )
-        if inner is None:
+    while isinstance(state, Mapping):
+        inner = (state.get(key) for key in (param_key, *WRAPPINGS))
+        wrapped = next((value for value in inner if isinstance(value, Mapping) and value), None)
+        if wrapped is None:
             break
-        state = state[inner]
+        state = wrapped
     if isinstance(state, Mapping):
         for prefix in PREFIXES:
             if state and all(str(key).startswith(prefix) for key in state):

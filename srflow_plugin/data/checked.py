@@ -47,7 +47,9 @@ class CheckedImages(Dataset[Sample]):
             paths.sort(key=lambda path: path.get("lq_path", ""))
 
     def __getattr__(self, name: str) -> Any:  # such as data_info, which BasicSR's video models ask for
-        return getattr(vars(self)["dataset"], name)
+        if "dataset" not in vars(self):  # as while it is unpickled, for a process that reads
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)

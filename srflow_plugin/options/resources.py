@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -58,7 +56,10 @@ def check_data(opt: Section) -> None:
     for phase, dataset in opt["datasets"].items():
         for key in LISTS:
             if isinstance(dataset.get(key), str):
-                _named(f"datasets.{phase}.{key}", partial(lines_of_list, Path(dataset[key])))
+                try:
+                    lines_of_list(Path(dataset[key]))
+                except UserError as error:
+                    raise UserError(f"datasets.{phase}.{key}: {error}") from None
         if dataset["type"] != "PairedImageDataset":
             continue
         is_lmdb = dataset["io_backend"]["type"] == "lmdb"
@@ -133,13 +134,6 @@ def _works(section: Section, model_type: str, side: int) -> bool:
     except Exception:
         return False
     return True
-
-
-def _named(where: str, check: Callable[[], object]) -> None:
-    try:
-        check()
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
 
 
 def _check_lmdbs(where: str, dataset: Section) -> Sizes:

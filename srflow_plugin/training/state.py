@@ -208,8 +208,9 @@ class Checkpoints:
         """Save networks, then the state, with what is to be kept beside; then delete what is older than the last
         ``keep_last`` checkpoints.
         """
-        state = make_state(self.model, epoch, progress) | (more or {})
-        if self.save_networks(progress.iteration, must, state) and self.keep_last and self.model.opt["rank"] == 0:
+        is_first = self.model.opt["rank"] == 0
+        state = make_state(self.model, epoch, progress) | (more or {}) if is_first else None
+        if self.save_networks(progress.iteration, must, state) and self.keep_last and is_first:
             for old in state_files(self.states)[: -self.keep_last]:
                 old.unlink()  # first, so that no state is without its networks
                 for network in self.models.glob(f"net_*_{old.stem}.pth"):
@@ -222,7 +223,7 @@ class Checkpoints:
         """
         try:
             self.model.save(-1, label)
-            if state is not None and self.model.opt["rank"] == 0:
+            if state is not None:
                 save_atomically(state, self.states / f"{label}.state")
         except OSError as error:
             states = state_files(self.states)

@@ -68,7 +68,9 @@ class StopBetweenImages(Dataset[Any]):
         self.stop = stop
 
     def __getattr__(self, name: str) -> Any:  # such as data_info, which BasicSR's video models ask for
-        return getattr(vars(self)["images"], name)
+        if "images" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.images, name)
 
     def __len__(self) -> int:
         return len(self.images)

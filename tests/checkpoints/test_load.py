@@ -180,6 +180,7 @@ def test_parameters_of_other_networks_may_be_called_scale() -> None:
 WRAPPED: dict[str, Callable[[Weights], dict[str, Any]]] = {
     "a state dict": lambda weights: {"state_dict": weights, "epoch": 3},
     "a model": lambda weights: {"model": weights, "optimizer": {"lr": 1e-3}},
+    "beside a tensor": lambda weights: {"params": weights, "iter": torch.tensor(3)},
     "twice": lambda weights: {"model": {"params": weights}},
     "the mean first": lambda weights: {"params_ema": weights, "params": {"x": torch.zeros(1)}},
     "a parallel module": lambda weights: {f"module.{key}": value for key, value in weights.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 import yaml
 from basicsr.data import build_dataset
 
+from srflow_plugin.data.build import checked_images
 from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, read_bgr
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import Section
+from srflow_plugin.training.stop import StopBetweenImages, StopRequest
 from tests.helpers import noise_image, train, truncate
 
 GREY = "x is grey; it is used as three equal channels"
@@ -217,3 +220,9 @@ def test_data_sets_may_share_an_lmdb(workplace: Path, capsys: pytest.CaptureFixt
 
 
 TRAINED = {"dataroot_gt": "data/train_HR.lmdb", "dataroot_lq": "data/train_LRx4.lmdb"}
+
+
+def test_images_reach_a_process_that_is_spawned(tiny_options: Section) -> None:
+    images = checked_images(tiny_options["datasets"]["train"], "datasets.train")
+    again = pickle.loads(pickle.dumps(StopBetweenImages(images, StopRequest())))
+    assert len(again) == len(images) and again.paths == images.paths
