@@ -271,12 +271,10 @@ def _without_ddp(opt: Section) -> Section:
 class Validation:
     """Validates on all data sets, once for an iteration."""
 
-    def __init__(
-        self, model: BaseModel, loaders: list[DataLoader[Any]], val_opt: Section | None, tb_logger: Any = None
-    ) -> None:
+    def __init__(self, model: BaseModel, loaders: list[DataLoader[Any]], val_opt: Section | None) -> None:
         self.model = model
         self.loaders = loaders
-        self.tb_logger = tb_logger
+        self.tb_logger: Any = None  # until there is a folder for it
         self.options = read(Val, val_opt) if val_opt else None
         self.last_iter = 0
 
