@@ -11,7 +11,8 @@ from torch import Tensor
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.pictures import std_bias
-from srflow_plugin.sampling.draw import Tile, draw
+from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.tiling import Tile
 
 
 def sample_std(

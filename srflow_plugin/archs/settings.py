@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,14 @@ class Settings(nn.Module):
             for name, (own, loaded) in pairs.items()
             if loaded is not None and decode_setting(loaded) != own
         ]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Settings:
+        try:
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        except TypeError:  # of devices without float64, as Apple's GPUs
+            for name, value in self.named_buffers():
+                setattr(self, name, value.float() if value.is_floating_point() else value)
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Any, strict: bool, *args: Any

@@ -29,7 +29,8 @@ from srflow_plugin.flow import (
     sigmoid_scale,
 )
 from srflow_plugin.flow.coupling import Scale
-from srflow_plugin.sampling.draw import Tile, draw
+from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.tiling import Tile
 
 EIGHT_BIT_LEVELS = 256
 EXTENSION_SEED = 0  # of the noise on what an image is extended by
@@ -272,6 +273,7 @@ class SRFlowNet(nn.Module):
         progress: bool = False,
         resample: float | None = None,
         features: Sequence[Context] | None = None,
+        only: int | None = None,
     ) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -279,14 +281,16 @@ class SRFlowNet(nn.Module):
             lq: (B, 3, h, w), any size.
             temperature: standard deviation of the latents; 0 is deterministic.
             num_samples: images for each LR image.
-            seed: makes the draw repeatable, with the same latents on every device and for each image of a batch; the
-                first n of m samples are those of n. Default: each image and each call has its own.
+            seed: makes the draw repeatable, with the same latents on every device, in all tiles, and for each image of
+                a batch; the first n of m samples are those of n. Default: each image and each call has its own.
             tile: work in tiles of that many LR pixels a side, which bounds the memory; "auto": as large as the free
                 memory allows. All are cut from the latents of the whole image. Default: the whole image at once.
             progress: show a bar over the tiles.
             resample: where a sample explodes (:mod:`srflow_plugin.sampling.explosions`), draw that place again at the
-                temperature times this, from 0 to below 1, until it does not. Default: leave it.
+                temperature times this, from 0 to below 1, until it does not; what explodes at 0, too, becomes bicubic.
+                Default: leave it.
             features: :meth:`features` of ``lq``, which several calls can share; not used for tiles.
+            only: the number of the one sample that is drawn, counted from 0: the same as among others.
 
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped. :func:`srflow_plugin.sampling.draw.draw` tells how many
@@ -306,6 +310,7 @@ class SRFlowNet(nn.Module):
             progress=progress,
             resample=resample,
             features=features,
+            only=only,
         ).images
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:

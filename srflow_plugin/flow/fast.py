@@ -30,7 +30,7 @@ from srflow_plugin.flow.coupling import ConditionalNet, Scale
 from srflow_plugin.flow.density import Encoding
 from srflow_plugin.flow.layers import ChannelAffine, ZeroConv2d
 from srflow_plugin.flow.multiscale import FlowStep, MultiScaleFlow, TransitionStep
-from srflow_plugin.flow.precision import full_precision
+from srflow_plugin.flow.precision import full_precision, to_complete
 from srflow_plugin.flow.windows import Window, cut, windows
 
 T = TypeVar("T")
@@ -249,16 +249,17 @@ def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
 
 def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:
     """Invert :func:`mixing` of all steps, in float64."""
-    weights = torch.linalg.inv(torch.stack([step.invconv.weight for step in steps]).double())
-    weights = weights * torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps])
+    weights = torch.linalg.inv(to_complete(torch.stack([step.invconv.weight for step in steps])).double())
+    scales = to_complete(torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps]))
+    weights = (weights * scales).to(steps[0].actnorm.bias.dtype).to(steps[0].actnorm.bias.device)
     return [
-        (weight.to(step.actnorm.bias.dtype)[:, :, None, None], -step.actnorm.bias.flatten())
-        for weight, step in zip(weights, steps, strict=True)
+        (weight[:, :, None, None], -step.actnorm.bias.flatten()) for weight, step in zip(weights, steps, strict=True)
     ]
 
 
 def channel_logdet(steps: Sequence[TransitionStep]) -> Tensor:
     """Compute the log-det by position of all ActNorms and 1x1 convolutions of a level; a scalar."""
-    logdets = torch.linalg.slogdet(torch.stack([step.invconv.weight for step in steps])).logabsdet
-    total: Tensor = logdets.sum() + torch.stack([step.actnorm.logs for step in steps]).sum()
+    logdets = torch.linalg.slogdet(to_complete(torch.stack([step.invconv.weight for step in steps]))).logabsdet
+    of_actnorms = torch.stack([step.actnorm.logs for step in steps]).sum()
+    total: Tensor = logdets.sum().to(of_actnorms.device) + of_actnorms
     return total

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srflow_plugin.flow.bijection import Bijection
+from srflow_plugin.flow.precision import to_complete
 
 Average = Callable[[Tensor], Tensor]
 FLAT = 1e-3  # standard deviation below which a channel tells nothing of its scale
@@ -76,11 +77,12 @@ class InvertibleConv1x1(Bijection):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # The matrix is small: inverting in float64 costs nothing and keeps the round trip at float32's own error.
-        weight = torch.linalg.inv(self.weight.double()).to(y.dtype)
+        weight = torch.linalg.inv(to_complete(self.weight).double()).to(y.dtype).to(y.device)
         return F.conv2d(y, weight[:, :, None, None]), -self._logdet(y)
 
     def _logdet(self, x: Tensor) -> Tensor:
-        logdet: Tensor = (x.shape[2] * x.shape[3] * torch.linalg.slogdet(self.weight).logabsdet).expand(len(x))
+        of_position = torch.linalg.slogdet(to_complete(self.weight)).logabsdet.to(x.device)
+        logdet: Tensor = (x.shape[2] * x.shape[3] * of_position).expand(len(x))
         return logdet
 
 

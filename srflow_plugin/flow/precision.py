@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+COMPLETE = ("cpu", "cuda", "meta")  # kinds of devices with float64 and all of linear algebra
 _lock = threading.Lock()
 _inside = 0  # scopes that are open, in all threads
 _restore: list[Callable[[], None]] = []
@@ -62,3 +63,12 @@ def _exact_operator(operator: Any) -> Callable[[], None]:
     was = operator.fp32_precision
     operator.fp32_precision = "ieee"
     return lambda: setattr(operator, "fp32_precision", was)
+
+
+def to_complete(x: torch.Tensor) -> torch.Tensor:
+    """Move what needs float64 or linear algebra to the CPU from devices that lack these, as Apple's GPUs do.
+
+    >>> to_complete(torch.ones(1)).double()
+    tensor([1.], dtype=torch.float64)
+    """
+    return x if x.device.type in COMPLETE else x.cpu()

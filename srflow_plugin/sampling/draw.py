@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.sampling.explosions import count_exploded, resample_exploded
-from srflow_plugin.sampling.tiling import decode_in_tiles, tile_side
+from srflow_plugin.sampling.field import Decoder, Field
+from srflow_plugin.sampling.latents import Latents
+from srflow_plugin.sampling.tiling import Band, Tile, draw_bands, tile_side
 
-Tile = int | Literal["auto"] | None
-
-
-class Decoder(Protocol):
-    """Network that turns latents and an LR image into an image, as SRFlowNet does."""
-
-    scale: int
-    lq_multiple: int
-
-    def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]: ...
-
-    def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor: ...
-
-    def decode_features(self, latents: Sequence[Tensor], features: Sequence[Context]) -> Tensor: ...
-
-    def padded_lq(self, lq: Tensor) -> Tensor: ...
+SEEDS = -(2**63), 2**64  # what torch takes
 
 
 class Samples(NamedTuple):
@@ -37,10 +24,12 @@ class Samples(NamedTuple):
     Attributes:
         images: (num_samples, B, 3, scale*h, scale*w), not clamped.
         exploded: number of the images that exploded somewhere as they were drawn, before any place was drawn again.
+        replaced: LR pixels of all images that exploded at tau = 0, too, and are bicubic; only with ``resample``.
     """
 
     images: Tensor
     exploded: int
+    replaced: int = 0
 
 
 @torch.no_grad()
@@ -51,6 +40,7 @@ def draw(
     num_samples: int = 1,
     seed: int | None = None,
     *,
+    only: int | None = None,
     tile: Tile = None,
     progress: bool = False,
     resample: float | None = None,
@@ -60,47 +50,83 @@ def draw(
 
     Places that explode are counted, and with ``resample`` they alone are decoded again.
     """
-    _check(temperature, num_samples, tile, resample)
-    latents = draw_latents(network.latent_shapes(*lq.shape[2:]), lq, temperature, num_samples, seed)
-    padded = network.padded_lq(lq)
-    side = tile_side(tile, padded, num_samples)
+    count, (height, width) = num_samples if only is None else 1, lq.shape[2:]
+    bands = draw_rows(
+        network,
+        [lq],
+        lq.shape,
+        temperature,
+        num_samples,
+        seed,
+        only=only,
+        tile=tile,
+        progress=progress,
+        resample=resample,
+        features=features,
+    )
+    images, wild, replaced, row = lq, lq.new_zeros((), dtype=torch.bool), 0, 0
+    for band in bands:
+        wild, replaced = wild | band.exploded, replaced + int(band.replaced.sum())
+        rows = band.images.shape[2]
+        if rows == network.scale * height:
+            images = band.images
+            break
+        if not row:
+            images = band.images.new_empty(*band.images.shape[:2], network.scale * height, network.scale * width)
+        images[:, :, row : row + rows] = band.images
+        row += rows
+    return Samples(images.unflatten(0, (count, -1)), int(wild.sum()), replaced)
 
-    def decode(latents: Sequence[Tensor], lq: Tensor, progress: bool = False) -> Tensor:
-        if side is None:
-            return network.decode(latents, lq)
-        return decode_in_tiles(network.decode, latents, lq, network.scale, network.lq_multiple, side, progress)
 
-    if side is None and features is not None:
-        images = network.decode_features(latents, features)
-    else:
-        images = decode(latents, padded, progress)
-    height, width = (network.scale * size for size in lq.shape[2:])
-    exploded = count_exploded(images[:, :, :height, :width])
-    if resample is not None:
-        images = resample_exploded(decode, latents, images, padded, network.scale, network.lq_multiple, resample)
-    return Samples(images[:, :, :height, :width].unflatten(0, (num_samples, -1)), exploded)
+def draw_rows(
+    network: Decoder,
+    lq: Iterable[Tensor],
+    shape: Sequence[int],
+    temperature: float = 0.9,
+    num_samples: int = 1,
+    seed: int | None = None,
+    *,
+    only: int | None = None,
+    tile: Tile = None,
+    progress: bool = False,
+    resample: float | None = None,
+    features: Sequence[Context] | None = None,
+) -> Iterator[Band]:
+    """Draw the samples of LR images that come row after row, and give them out row after row.
 
+    Args:
+        network: of the samples.
+        lq: (B, 3, rows, w) each, from top to bottom, on the network's device; all but the last have a multiple of
+            ``network.lq_multiple`` rows.
+        shape: (B, 3, h, w) of the whole.
+        temperature, num_samples, seed, only, tile, progress, resample, features: of ``SRFlowNet.sample``.
 
-def draw_latents(
-    shapes: Sequence[tuple[int, int, int]], lq: Tensor, temperature: float, num_samples: int, seed: int | None
-) -> list[Tensor]:
-    """Draw latents for each image of ``lq``: (num_samples * B, C, H, W) each, finest first.
-
-    With a seed they are drawn on the CPU, in float32, sample after sample, the same for each image: the same seed is
-    the same picture on every device, in every precision, alone or in a batch.
+    Raises:
+        UserError: a number is impossible; before anything is drawn.
     """
-    if seed is None:
-        sizes = [(num_samples * len(lq), *shape) for shape in shapes]
-        return [temperature * torch.randn(size, dtype=lq.dtype, device=lq.device) for size in sizes]
-    generator = torch.Generator().manual_seed(seed)
-    samples = [[torch.randn(1, *shape, generator=generator) for shape in shapes] for _ in range(num_samples)]
-    levels = [torch.cat(level).repeat_interleave(len(lq), dim=0) for level in zip(*samples, strict=True)]
-    return [temperature * level.to(lq) for level in levels]
+    _check(temperature, num_samples, seed, only, tile, resample)
+    parts = map(network.padded_lq, lq)
+    first = next(parts)
+    samples = range(num_samples) if only is None else range(only, only + 1)
+    multiple, (images, _, *size) = network.lq_multiple, shape
+    padded = tuple(-(-length // multiple) * multiple for length in size)
+    seeds = torch.randint(2**63 - 1, (images,), generator=torch.default_generator).tolist() if seed is None else [seed]
+    latents = Latents(network.latent_shapes(*size), (padded[0], padded[1]), seeds, images, samples)
+    side = tile_side(tile, [*shape[:2], *padded], len(samples), network.scale, first.device) or max(padded)
+    side = -(-side // multiple) * multiple
+    field = Field(network, chain([first], parts), latents, temperature, side, features)
+    return draw_bands(field, (size[0], size[1]), resample, progress)
 
 
-def _check(temperature: float, num_samples: int, tile: Tile, resample: float | None) -> None:
-    if not temperature >= 0 or num_samples < 1:
+def _check(
+    temperature: float, num_samples: int, seed: int | None, only: int | None, tile: Tile, resample: float | None
+) -> None:
+    if not 0 <= temperature < float("inf") or num_samples < 1:
         raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+    if seed is not None and not SEEDS[0] <= seed < SEEDS[1]:
+        raise UserError(f"seed must be a whole number of 64 bits, not {seed}")
+    if only is not None and only < 0:
+        raise UserError(f"only must be the number of a sample, 0 or more, not {only}")
     if resample is not None and not 0 <= resample < 1:
         raise UserError(f"resample must be from 0 to below 1, not {resample}")
     if isinstance(tile, int) and tile < 1:

@@ -1,22 +1,25 @@
 """Samples that explode: far from the training data the inverse of the affine layers can amplify without limit.
 
 It happens in places, a few pixels wide at first. There the latents are drawn again at a lower temperature, and only
-there the sample is decoded again; the rest stays as it was.
+there the sample is decoded again; the rest stays as it was. Where the image of tau = 0 explodes, too, the network does
+not know such an image, and the bicubic enlargement stands in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srflow_plugin.flow.windows import Window, with_margin
-from srflow_plugin.sampling.tiling import OVERLAP, decode_window
+from srflow_plugin.flow.windows import Area, cut, enlarged
+from srflow_plugin.sampling.field import Field
 
 LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
 REACH = 4  # LR pixels around an exploded one that are drawn again
 MAX_TRIES = 12
+MANY = 0.25  # share of pixels: an image of which so many explode is none that the network knows
 
 
 def exploded(images: Tensor) -> Tensor:
@@ -29,57 +32,58 @@ def count_exploded(images: Tensor) -> int:
     return int(exploded(images).flatten(1).any(1).sum())
 
 
-def resample_exploded(
-    decode: Callable[[list[Tensor], Tensor], Tensor],
-    latents: Sequence[Tensor],
-    images: Tensor,
-    lq: Tensor,
-    scale: int,
-    multiple: int,
-    factor: float,
-) -> Tensor:
-    """Decode again, around the places where ``images`` = decode(latents, lq) explode, until none does.
+def resample_exploded(field: Field, images: Tensor, first: int, factor: float, stand_in: bool = True) -> Tensor:
+    """Decode again, in place, around the places where images of a field explode, until none does.
 
-    There the latents are multiplied by ``factor``, a lower temperature, and what they have an influence on is decoded
-    again, as often as it takes; the last time they are set to 0.
+    There the latents' temperature is multiplied by ``factor``, and what they have an influence on is decoded again, as
+    often as it takes; the last time the temperature is 0.
 
     Args:
-        decode: of a part of one image.
-        latents: finest first, each (B, C, h, w).
-        images: (B, 3, scale*h, scale*w).
-        lq: (b, 3, h, w), each for B / b images in turn; h and w are multiples of ``multiple``.
-        scale, multiple, factor: of ``images`` to ``lq``; of the sizes that ``decode`` takes; between 0 and 1.
+        field: whose rows reach beyond the images' as far as their latents have an influence.
+        images: (N, 3, scale * rows, scale * w) of it.
+        first: LR row of the field that theirs begin with.
+        factor: between 0 and 1.
+        stand_in: make what explodes even then bicubic; else it stays exploded.
 
     Returns:
-        (B, 3, scale*h, scale*w); exploded only where tau = 0 does.
+        How many LR pixels of each image became bicubic: (N,).
     """
-    images, latents = images.clone(), list(latents)
-    for attempt in range(1, MAX_TRIES + 1):
+    scale, replaced = field.network.scale, images.new_zeros(len(images), dtype=torch.long)
+    above, rows = first - field.first, images.shape[2] // scale
+    attempt = 0
+    while True:
         where = exploded(images)
         broken = where.flatten(1).any(1).nonzero().squeeze(1)
         if not len(broken):
             break
-        around = _widened(F.max_pool2d(where[broken, None].to(images.dtype), scale), REACH)
-        loss = 1 - factor if attempt < MAX_TRIES else 1.0
-        for level, latent in enumerate(latents):
-            calmer = latent[broken] * (1 - loss * F.adaptive_max_pool2d(around, latent.shape[2:]))
-            latents[level] = latent.index_copy(0, broken, calmer)
-        changed = (_widened(around, OVERLAP)[:, 0] > 0).cpu()
+        places = F.max_pool2d(where[broken, None].to(images.dtype), scale)
+        around = _widened(F.pad(places, (0, 0, above, field.last - first - rows)), REACH)
+        inside = slice(above, above + rows)
+        if attempt == MAX_TRIES or field.is_calmest:
+            for number, mask in zip(broken.tolist(), around[:, 0, inside] > 0, strict=True) if stand_in else ():
+                replaced[number] = _enlarge(field, images, first, number, mask)
+            break
+        is_last = attempt == MAX_TRIES - 1 or where[broken].float().mean() > MANY
+        field.calm(broken, around, 0.0 if is_last else factor)
+        attempt = MAX_TRIES if is_last else attempt + 1
+        changed = (_widened(around, field.overlap)[:, 0, inside] > 0).cpu()
         for number, mask in zip(broken.tolist(), changed, strict=True):
-            own = [latent[number, None] for latent in latents]
-            for window in _windows_around(mask, multiple, OVERLAP):
-                decode_window(decode, own, lq[number % len(lq), None], window, images[number, None], scale)
-    return images
+            for area in boxes(mask):
+                field.decode(_down(area, first), images[number, None], first, number)
+    return replaced
 
 
-def _windows_around(mask: Tensor, multiple: int, margin: int) -> Iterator[Window]:
-    """Cover the places of a mask (h, w) with windows with a margin; what is computed ends at multiples."""
-    for part in boxes(mask):
-        rows, columns = (with_margin(*axis, margin, multiple) for axis in zip(part, mask.shape, strict=True))
-        yield Window(*zip(rows, columns, strict=True))
+def _enlarge(field: Field, images: Tensor, first: int, number: int, mask: Tensor) -> int:
+    """Replace the places of a mask (rows, w) by the bicubic enlargement; count them."""
+    scale = field.network.scale
+    for area in boxes(mask.cpu()):
+        there = cut(images[number, None], enlarged(area, scale))
+        marked = mask[area].repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+        there.copy_(torch.where(marked, field.bicubic(_down(area, first), number), there))
+    return int(mask.sum())
 
 
-def boxes(mask: Tensor) -> Iterator[tuple[slice, slice]]:
+def boxes(mask: Tensor) -> Iterator[Area]:
     """Cover what is true in a mask (h, w) with boxes, cut apart along empty rows and columns as far as these go.
 
     >>> import torch
@@ -99,6 +103,10 @@ def _runs(flags: Tensor) -> list[slice]:
     """Find the stretches of a vector that are true without a gap."""
     edges = F.pad(flags.int(), (1, 1)).diff().nonzero().squeeze(1).tolist()
     return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _down(area: Area, by: int) -> Area:
+    return _moved(area[0], by), area[1]
 
 
 def _moved(part: slice, by: int) -> slice:

@@ -1,76 +1,101 @@
-"""Large images: tiles with an overlap, cut from one map of latents, so that neighbours show the same image."""
+"""Images of any size: rows of tiles with an overlap, given out from top to bottom."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import Literal
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from srflow_plugin.flow.windows import Window, cut, enlarged, windows
+from srflow_plugin.memory import available_bytes
 from srflow_plugin.progress import with_progress
+from srflow_plugin.sampling.explosions import REACH, exploded, resample_exploded
+from srflow_plugin.sampling.field import Field
 
-OVERLAP = 16  # LR pixels on each side of a tile; docs/speed.md says what that is good for
+Tile = int | Literal["auto"] | None
+
 MIN_SIDE = 32
+MAX_SIDE = 512  # larger ones save less than a tenth of the time
+UNKNOWN_SIDE = 128  # where nobody says how much memory there is
 # Largest need of a network with the released sizes, with room to spare: measured were 11,500 and 850 bytes.
 BYTES_PER_LQ_PIXEL = 14_000
 BYTES_PER_SAMPLE = 2_000  # and LR pixel: all samples of a tile are decoded at once
+BYTES_PER_PIXEL = 4 * 3 * 3  # of a row of tiles: float32 colours, and copies
 SHARE_OF_MEMORY = 0.5
 
 
-def decode_in_tiles(
-    decode: Callable[[list[Tensor], Tensor], Tensor],
-    latents: Sequence[Tensor],
-    lq: Tensor,
-    scale: int,
-    multiple: int,
-    side: int,
-    progress: bool = False,
-) -> Tensor:
-    """Compute ``decode(latents, lq)`` tile by tile: (n * B, 3, scale*h, scale*w).
+class Band(NamedTuple):
+    """Rows of samples, from top to bottom.
+
+    Attributes:
+        images: (N, 3, rows, scale*w), not clamped.
+        exploded: bool (N,), those that exploded there as they were drawn.
+        replaced: (N,), LR pixels that are bicubic, see :func:`srflow_plugin.sampling.explosions.resample_exploded`.
+    """
+
+    images: Tensor
+    exploded: Tensor
+    replaced: Tensor
+
+
+@torch.no_grad()
+def draw_bands(
+    field: Field, size: tuple[int, int], resample: float | None = None, progress: bool = False
+) -> Iterator[Band]:
+    """Decode a field tile by tile, row by row.
 
     Args:
-        decode: of latents and LR images of one tile.
-        latents, lq: of the whole image, whose LR height and width are multiples of ``multiple``.
-        scale: of the image to ``lq``.
-        side: of a tile without its overlap, in LR pixels.
-        progress: show a bar.
+        field: at its first row.
+        size: (h, w) of the LR images without what they were extended by, which is cut off.
+        resample: factor for :func:`srflow_plugin.sampling.explosions.resample_exploded`; None: places stay exploded.
+        progress: show a bar over the tiles.
     """
-    height, width = lq.shape[2:]
-    side, overlap = (multiple * -(-size // multiple) for size in (side, OVERLAP))
-    image = lq.new_empty(len(latents[0]), lq.shape[1], scale * height, scale * width)
-    tiles = list(windows(height, width, side, overlap))
-    for window in with_progress(tiles, "tile", disable=not progress or len(tiles) == 1):
-        decode_window(decode, latents, lq, window, image, scale)
-    return image
+    scale, side, width = field.network.scale, field.side, field.width
+    lefts = range(0, width, side)
+    tiles = [(top, left) for top in range(0, field.height, side) for left in lefts]
+    reach = 0 if resample is None else REACH + field.overlap  # LR rows that places below can still change
+    margin = field.overlap + REACH + field.network.lq_multiple
+    held: Tensor | None = None
+    given = 0  # LR rows
+    for top, left in with_progress(tiles, "tile", disable=not progress or len(tiles) == 1):
+        bottom = min(top + side, field.height)
+        if left == 0:
+            field.move(given - margin, bottom + margin)
+            fresh = field.empty(bottom - top)
+        field.decode((slice(top, bottom), slice(left, min(left + side, width))), fresh, top)
+        if left < lefts[-1]:
+            continue
+        wild = exploded(fresh[:, :, : scale * (size[0] - top), : scale * size[1]]).flatten(1).any(1)
+        images = fresh if held is None else torch.cat([held, fresh], 2)
+        if resample is None:
+            replaced = images.new_zeros(len(images), dtype=torch.long)
+        else:
+            replaced = resample_exploded(field, images, given, resample)
+        ready = bottom if bottom == field.height else max(given, bottom - reach)
+        yield Band(images[:, :, : scale * (min(ready, size[0]) - given), : scale * size[1]], wild, replaced)
+        held, given = images[:, :, scale * (ready - given) :].clone(), ready
+        del images, fresh  # or they would be kept through the next row of tiles
 
 
-def decode_window(
-    decode: Callable[[list[Tensor], Tensor], Tensor],
-    latents: Sequence[Tensor],
-    lq: Tensor,
-    window: Window,
-    image: Tensor,
-    scale: int,
-) -> None:
-    """Write ``decode(latents, lq)`` of a window of ``lq`` to its place in ``image``."""
-    parts = [cut(latent, enlarged(window.outer, latent.shape[2], lq.shape[2])) for latent in latents]
-    part = decode(parts, cut(lq, window.outer))
-    cut(image, enlarged(window.inner, scale)).copy_(cut(part, enlarged(window.inner_in_outer, scale)))
+def tile_side(
+    tile: Tile, shape: Sequence[int], num_samples: int, scale: int, device: torch.device | None = None
+) -> int | None:
+    """Find the side of the tiles of LR images (B, 3, h, w), in LR pixels; None: the whole image is one.
 
-
-def tile_side(tile: int | Literal["auto"] | None, lq: Tensor, num_samples: int) -> int | None:
-    """Find the side of the tiles of ``lq`` (B, C, h, w), in LR pixels; None: the whole image is one.
-
-    ``tile`` is the side, or "auto": as large as the free memory of the device allows.
+    ``tile`` is the side, or "auto": as large as the free memory of the device allows, for samples of that many.
     """
     if tile == "auto":
-        if lq.is_cuda:
-            free, _ = torch.cuda.mem_get_info(lq.device)
-        else:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        bytes_per_pixel = len(lq) * (BYTES_PER_LQ_PIXEL + num_samples * BYTES_PER_SAMPLE)
-        tile = max(MIN_SIDE, int((SHARE_OF_MEMORY * free / bytes_per_pixel) ** 0.5) - 2 * OVERLAP)
-    return None if tile is None or tile >= max(lq.shape[2:]) else tile
+        tile = _side_for(available_bytes(device), shape, num_samples, scale)
+    return None if tile is None or tile >= max(shape[2:]) else tile
+
+
+def _side_for(free: int | None, shape: Sequence[int], num_samples: int, scale: int) -> int:
+    """Solve tile + row of tiles = memory, a side**2 + b side = c, for the side."""
+    if free is None:
+        return UNKNOWN_SIDE
+    a = shape[0] * (BYTES_PER_LQ_PIXEL + num_samples * BYTES_PER_SAMPLE)
+    b = shape[0] * num_samples * shape[3] * scale**2 * BYTES_PER_PIXEL
+    side = (math.sqrt(b**2 + 4 * a * SHARE_OF_MEMORY * free) - b) / (2 * a)
+    return min(MAX_SIDE, max(MIN_SIDE, int(side) - 2 * Field.overlap))

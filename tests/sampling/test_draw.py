@@ -11,8 +11,8 @@ import torch
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.sampling.draw import draw, draw_latents
-from srflow_plugin.sampling.explosions import count_exploded, exploded
+from srflow_plugin.sampling.draw import draw, draw_rows
+from srflow_plugin.sampling.explosions import exploded
 from tests.helpers import image_pair, plain_decode, small_network
 
 
@@ -38,6 +38,7 @@ def test_same_seed_same_samples(seed: int) -> None:
     torch.manual_seed(2)
     assert torch.equal(first, network.sample(lq, 0.8, num_samples=3, seed=seed))
     assert torch.equal(first[:2], network.sample(lq, 0.8, num_samples=2, seed=seed))
+    torch.testing.assert_close(first[2:], network.sample(lq, 0.8, seed=seed, only=2), rtol=1e-4, atol=1e-5)
     assert not torch.equal(first, network.sample(lq, 0.8, num_samples=3, seed=seed + 1))
 
 
@@ -72,8 +73,6 @@ def test_a_seed_is_a_picture_in_any_batch_number_precision_and_on_any_device() -
     torch.testing.assert_close(
         network.double().sample(lq.double(), 0.8, num_samples=4, seed=7).float(), together, rtol=1e-3, atol=1e-4
     )
-    drawn = draw_latents([(6, 10, 8)], torch.empty(1, 3, 5, 4, device="meta"), 0.5, 3, seed=7)
-    assert drawn[0].device.type == "meta"  # drawn on the CPU, then moved
     without = network.sample(lq[:1].double().repeat(2, 1, 1, 1), 0.8, num_samples=2)
     assert len({float(image.sum()) for image in without.flatten(0, 1)}) == 4
 
@@ -123,8 +122,8 @@ def test_the_whole_is_decoded_once_and_counted_once_and_places_are_drawn_again(m
     broken = exploded(wild.images).flatten(2).any(2).sum()
     assert 0 < wild.exploded < 4 and wild.exploded == broken
 
-    count = Mock(wraps=count_exploded)
-    monkeypatch.setattr("srflow_plugin.sampling.draw.count_exploded", count)
+    count = Mock(wraps=exploded)
+    monkeypatch.setattr("srflow_plugin.sampling.tiling.exploded", count)
     network = Echo()
     calm = draw(network, lq, RARE, 4, seed=0, resample=0.5)
     assert [len(call.args[0]) for call in count.call_args_list] == [4]
@@ -158,6 +157,9 @@ def test_what_is_cropped_away_is_not_counted() -> None:
         ({"num_samples": 0}, "num_samples >= 1"),
         ({"resample": 1.0}, "resample must be from 0 to below 1"),
         ({"tile": 0}, "tile must be 1 or more"),
+        ({"temperature": float("inf")}, "temperature must be >= 0"),
+        ({"seed": 2**64}, "seed must be a whole number of 64 bits"),
+        ({"only": -1}, "only must be the number of a sample"),
     ],
 )
 def test_impossible_draws_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -165,3 +167,20 @@ def test_impossible_draws_are_named(arguments: dict[str, Any], message: str) -> 
     with pytest.raises(UserError, match=message):
         draw(network, torch.zeros(1, 3, 4, 4), **arguments)
     assert not network.asked
+
+
+@pytest.mark.parametrize("rows", [2, 6, 34, 60])
+@pytest.mark.parametrize("tile", [8, 16, None])
+def test_rows_that_come_and_go_are_the_whole_image(rows: int, tile: int | None) -> None:
+    lq = torch.rand(2, 3, 61, 9, generator=torch.Generator().manual_seed(1))
+    for temperature in (RARE, 1.0):
+        how = {"seed": 0, "resample": 0.5}
+        whole = draw(Echo(), lq, temperature, 2, **how)  # type: ignore[arg-type]
+        parts = iter(lq.split(rows, 2))
+        bands = list(draw_rows(Echo(), parts, lq.shape, temperature, 2, tile=tile, **how))  # type: ignore[arg-type]
+        images = torch.cat([band.images for band in bands], 2)
+        assert len(bands) == (1 if tile is None else -(-62 // tile))
+        assert torch.stack([band.exploded for band in bands]).any(0).sum() == whole.exploded
+        assert images.shape[2] == 4 * 61 and not exploded(images).any()
+        if temperature == RARE:  # places are far from each other: which is seen first does not matter
+            assert torch.equal(images, whole.images.flatten(0, 1))

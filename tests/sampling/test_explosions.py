@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from srflow_plugin import SRFlowNet, load_network
 from srflow_plugin.checkpoints.shipped import SHIPPED
-from srflow_plugin.sampling.explosions import boxes, exploded, resample_exploded
+from srflow_plugin.flow.windows import cut, enlarged
+from srflow_plugin.images.resize import bicubic_upscale
+from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.explosions import REACH, boxes, exploded, resample_exploded
+from srflow_plugin.sampling.field import Field
+from srflow_plugin.sampling.latents import Latents
 from tests.helpers import image_pair
 
 
-def test_only_exploded_places_are_drawn_again() -> None:
+def test_only_exploded_places_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     scale, factor = 4, 0.5
     lq = torch.zeros(2, 3, 10, 120)
     generator = torch.Generator().manual_seed(0)
@@ -24,15 +30,24 @@ def test_only_exploded_places_are_drawn_again() -> None:
     latent[3, 2, 0, 479] = 1e9
     widths = []
 
+    network = Mock(scale=scale, lq_multiple=2)
+
     def decode(latents: Sequence[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
         assert latents[0].shape[2:] == (scale * lq.shape[2], scale * lq.shape[3])
         widths.append(lq.shape[3])
         return latents[0] + 0.5
 
-    images = decode([latent], lq[[0, 1, 0, 1]])
+    network.decode = decode
+    latents = Latents([(3, 40, 480)], (10, 120), [0], 2, range(2))
+    monkeypatch.setattr(latents, "window", lambda area: [cut(latent, enlarged(area, scale))])
+    field = Field(network, iter([lq]), latents, 1.0, 120)
+    field.move(0, 10)
+    images = field.empty(10)
+    field.decode((slice(0, 10), slice(0, 120)), images, 0)
     assert exploded(images).sum() == 3 and exploded(images)[1, 20, 40]
     widths.clear()
-    calm = resample_exploded(decode, [latent], images, lq, scale, 2, factor)
+    calm = images.clone()
+    assert not resample_exploded(field, calm, 0, factor).any()
     assert not exploded(calm).any()
     assert torch.equal(calm[[0, 2]], images[[0, 2]])
     assert calm[1, 0, 20, 40] == pytest.approx(0.5 + 7 * factor**3)
@@ -62,7 +77,7 @@ def test_decoding_places_again_is_as_good_as_decoding_the_whole_image(monkeypatc
     sample = partial(network.sample, lq, temperature=1.0, seed=0, resample=0.5)
     in_places = sample()
     assert widths[0] == 160 and len(widths) > 1 and max(widths[1:]) < 80
-    monkeypatch.setattr("srflow_plugin.sampling.explosions.OVERLAP", 160)
+    monkeypatch.setattr(Field, "overlap", 160)
     torch.testing.assert_close(in_places, sample(), rtol=0, atol=1e-5)
     assert widths[-1] == 160
 
@@ -79,6 +94,25 @@ def test_a_sample_drawn_again_is_repeatable_and_finite(tile: int | None) -> None
     assert torch.equal(calm, network.sample(lq, 60.0, 2, seed=0, tile=tile, resample=0.5))
     mild = network.sample(lq, 0.01, 2, seed=0)
     assert torch.equal(mild, network.sample(lq, 0.01, 2, seed=0, resample=0.5))
+
+
+@pytest.mark.parametrize("tile", [None, 8])
+def test_what_explodes_at_any_temperature_is_bicubic_and_counted(tile: int | None) -> None:
+    network = Mock(scale=4, lq_multiple=2, padded_lq=lambda lq: lq, latent_shapes=lambda h, w: [(3, 4 * h, 4 * w)])
+    broken = torch.zeros(1, 3, 20, 40)
+    broken[..., 9, 21] = 1.0
+
+    def decode(latents: Sequence[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
+        grey = latents[0] * 0 + 0.5
+        return grey.masked_fill((lq > 0.9).repeat_interleave(4, 2).repeat_interleave(4, 3), torch.nan)
+
+    network.decode = decode
+    samples = draw(network, broken, 0.8, 2, seed=0, tile=tile, resample=0.5)
+    side = 2 * REACH + 1
+    assert samples.exploded == 2 and samples.replaced == 2 * side**2
+    there = (..., slice(4 * 5, 4 * 14), slice(4 * 17, 4 * 26))
+    torch.testing.assert_close(samples.images[0][there], bicubic_upscale(broken, 4)[there])
+    assert (samples.images != 0.5).sum() <= 2 * 3 * (4 * side) ** 2
 
 
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.1, 0.5, 1.0])
