@@ -13,7 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
 
 import srflow_plugin
 from srflow_plugin import compat
-from tests.helpers import ROOT, run_python
+from tests.helpers import ROOT, UNIX, run_python
 
 REGISTERED = {
     "ARCH_REGISTRY": ("SRFlowNet", "RRDBNetX8"),
@@ -107,6 +107,7 @@ def test_registries_are_filled_whoever_imports_what_first(imports: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@UNIX
 @pytest.mark.slow
 def test_any_module_may_be_imported_first() -> None:
     done = run_python(FORKS)

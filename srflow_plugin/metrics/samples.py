@@ -13,6 +13,7 @@ from basicsr.utils import img2tensor
 from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.devices import choose_device
+from srflow_plugin.flow.precision import COMPLETE
 from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
 from srflow_plugin.metrics.diversity import OF_SAMPLES
 
@@ -85,5 +86,6 @@ def is_lower_better(metric_opt: dict[str, Any]) -> bool:
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:
-    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None].to(choose_device())
-    return tensor
+    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None]
+    device = choose_device()
+    return tensor.to(device) if device.type in COMPLETE else tensor  # these metrics compute in float64
