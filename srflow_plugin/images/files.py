@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +17,36 @@ from PIL.PngImagePlugin import PngInfo
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)  # Pillow's answers to damaged files
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
+# Pillow's answers to damaged files.
+DAMAGED = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error, zlib.error)
 BITS_PER_SAMPLE = 258  # TIFF tag
+# Pillow opens them, but as pages to be drawn by other programs, films, or tables.
+NO_PIXELS = {".eps", ".ps", ".wmf", ".emf", ".mpg", ".mpeg", ".fit", ".fits", ".h5", ".hdf", ".grib", ".bufr", ".fli"}
 PNG_START = b"\x89PNG\r\n\x1a\n"
+SOFTWARE = 305  # EXIF tag
 STAMP = "srflow"  # keyword of a text in PNG files: what the image was made with
+
+
+def is_image_file(path: Path) -> bool:
+    """Tell by its name that a file is an image, and not one that a system has hidden beside, such as ``._a.png``."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def find_images(folder: Path) -> list[Path]:
     """List the images in ``folder``, sorted by name."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name one with images ({', '.join(IMAGE_SUFFIXES)})")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(filter(is_image_file, folder.iterdir()))
     if not images:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return images
+
+
+def readable_suffixes() -> set[str]:
+    """List the endings of what Pillow reads as pixels, on this machine."""
+    Image.init()
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NO_PIXELS
 
 
 def read_bytes(path: Path) -> bytes:
@@ -42,24 +59,53 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Let Pillow open images of any size in the block, whose callers have looked at the size."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def open_image(data: bytes, name: str, check: Callable[[Image.Image], None] | None = None) -> Image.Image:
     """Decode an encoded image of any kind that Pillow reads.
+
+    Args:
+        data: the file.
+        name: of it, for messages.
+        check: raises where the image, of which the size is known, is too large. Default: beyond Pillow's limit.
 
     Raises:
         UserError: it is none, is damaged, or is so large that it may be meant to exhaust the memory.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), any_size() if check else nullcontext():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data))
+            if check:
+                check(image)
             image.load()
+    except UserError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name} has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels; cut it") from None
     except UnidentifiedImageError:
-        raise UserError(f"{name} is not an image that can be read") from None
+        raise UserError(f"{name} is not an image that can be read{_is_instead(data)}") from None
     except DAMAGED as error:
         raise UserError(f"{name} cannot be read: {error}") from None
     return image
+
+
+def _is_instead(data: bytes) -> str:
+    """Say what a file is that is no image, where its first bytes tell."""
+    if not data:
+        return ": it is empty"
+    if data.startswith(b"version https://git-lfs"):
+        return ": it is a Git LFS pointer; run git lfs pull"
+    return ": it is a text or a page" if data[:256].lstrip().startswith((b"<", b"{", b"#")) else ""
 
 
 def bits_of(image: Image.Image, data: bytes) -> int:
@@ -67,7 +113,8 @@ def bits_of(image: Image.Image, data: bytes) -> int:
     if data.startswith(PNG_START):
         return data[24]
     if image.format == "TIFF":
-        return int(max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))))  # type: ignore[attr-defined]
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        return int(max(bits if isinstance(bits, tuple) else (bits,)))
     return 8
 
 
@@ -104,7 +151,21 @@ def png_text(stamp: str) -> PngInfo:
 
 
 def read_stamp(path: Path) -> str | None:
-    """Read the stamp of a PNG file, of any size, without its pixels; None where there is none."""
+    """Read the stamp of an image file, of any size, without its pixels; None where there is none.
+
+    PNG files have it in a text, others in the EXIF, as the software that made them.
+    """
+    if path.suffix.lower() == ".png":
+        return _png_stamp(path)
+    try:
+        with any_size(), Image.open(path) as image:
+            words = str(image.getexif().get(SOFTWARE, "")).split(maxsplit=1)
+    except DAMAGED:
+        return None
+    return words[1] if len(words) == 2 and words[0] == STAMP else None
+
+
+def _png_stamp(path: Path) -> str | None:
     start = STAMP.encode() + b"\0"
     try:
         with path.open("rb") as file:
@@ -119,3 +180,8 @@ def read_stamp(path: Path) -> str | None:
     except (OSError, struct.error):
         return None
     return None
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Make a chunk of a PNG file (ISO/IEC 15948)."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,20 +1,33 @@
-"""Photographs as people have them: grey, 16 bit, transparent, turned, with a colour profile; in and out."""
+"""Photographs as people have them: grey, 16 bit, transparent, turned, with a colour profile."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent
-from srflow_plugin.images.files import DAMAGED, PNG_START, STAMP, bits_of, open_image, png_text, read_bytes
 
 ORIENTATION = 0x0112  # EXIF tag
+BLED = 16  # pixels that colour goes out into what is transparent; a network sees little farther
+# Tags of TIFF files that say where and how their pixels are stored.
+STRUCTURE = {*range(254, 260), 262, 266, 273, *range(277, 280), 284, *range(288, 294), 301, *range(317, 331)}
+STRUCTURE |= {*range(332, 348), *range(512, 533), 34675}
+# Modes whose pixels are taken as they are; of each other mode that has transparency, the one that keeps it.
+PLAIN_MODES = ("1", "L", "LA", "RGB", "RGBA")
+WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+BAD_EXIF = (OSError, ValueError, SyntaxError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
 
 
 class Photograph(NamedTuple):
@@ -26,6 +39,11 @@ class Photograph(NamedTuple):
     bits: int  # 8 or 16
     icc_profile: bytes | None
     exif: bytes | None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels in a file: 1 to 4."""
+        return (1 if self.is_grey else 3) + (self.alpha is not None)
 
     def with_pixels(self, rgb: np.ndarray, alpha: np.ndarray | None) -> Photograph:
         """Make the same kind of image of other pixels, of any size, clipped to [0, 1]."""
@@ -58,8 +76,8 @@ def from_array(pixels: np.ndarray, icc_profile: bytes | None = None, exif: bytes
         )
     if 0 in pixels.shape:
         raise UserError(f"an image of shape {pixels.shape} has no pixels")
-    if pixels.dtype.kind == "f" and not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-        raise UserError("a float image must lie in 0 ... 1; divide it by its largest possible value")
+    if pixels.dtype.kind == "f":
+        check_range(pixels)
     largest = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
     channels = np.atleast_3d(pixels).astype(np.float32) / np.float32(largest)
     has_alpha = channels.shape[2] in (2, 4)
@@ -69,98 +87,101 @@ def from_array(pixels: np.ndarray, icc_profile: bytes | None = None, exif: bytes
     return Photograph(rgb, channels[..., -1] if has_alpha else None, is_grey, kinds[pixels.dtype], icc_profile, exif)
 
 
+def check_range(pixels: np.ndarray) -> None:
+    """Refuse a float image that does not lie in 0 ... 1: nobody knows what is white in it."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (np.isfinite([low, high]).all() and low >= 0 and high <= 1):
+        raise UserError(
+            f"the values of a float image must lie in 0 ... 1, not {low:g} ... {high:g}; divide by the largest possible"
+        )
+
+
 def from_pillow(image: Image.Image) -> Photograph:
     """Take a Pillow image of any mode, turned as its EXIF orientation says."""
-    exif = image.getexif()
-    icc_profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    if ORIENTATION in exif:
-        exif[ORIENTATION] = 1  # it is upright now
-    if image.mode in ("I", "F"):
-        pixels = np.asarray(image)
-        if pixels.min() < 0 or pixels.max() >= 2**16:
-            raise UserError(f"an image of mode {image.mode} with values beyond 0 ... 65535 is not understood")
-        pixels = pixels.round().astype(np.uint16)
-    elif image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint16)
-    else:
-        if image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        elif image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
-            has_alpha = image.mode in ("La", "PA", "RGBa")
-            image, icc_profile = image.convert("RGBA" if has_alpha else "RGB"), None  # it was for the other colours
-        pixels = np.asarray(image)
-    return from_array(pixels, icc_profile, exif.tobytes() if len(exif) else None)
+    plain, keeps_profile = to_plain(upright(image))
+    exif, _ = exif_of(image)
+    return from_array(np.asarray(plain), image.info.get("icc_profile") if keeps_profile else None, exif)
 
 
-def read_photograph(path: Path) -> Photograph:
-    """Read an image file of any kind that Pillow reads; 16 bit colour with OpenCV.
+def orientation_of(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1 to 8; 1 is upright, or not known."""
+    try:
+        orientation = int(image.getexif().get(ORIENTATION, 1))
+    except BAD_EXIF:
+        return 1
+    return orientation if orientation in TURNS else 1
+
+
+def exif_of(image: Image.Image) -> tuple[bytes | None, list[str]]:
+    """Read the EXIF, as that of an image that has been turned upright, and notes of what is lost of it."""
+    try:
+        exif = image.getexif()
+        if ORIENTATION in exif:
+            exif[ORIENTATION] = 1
+        for tag in STRUCTURE & exif.keys():
+            del exif[tag]
+        lost = ["its EXIF cannot be read and is left out"] if image.info.get("exif") and not len(exif) else []
+        return exif.tobytes() if len(exif) else None, lost
+    except BAD_EXIF as error:
+        return None, [f"its EXIF cannot be read and is left out ({type(error).__name__}: {error})"]
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a Pillow image as its EXIF orientation says."""
+    turn = TURNS[orientation_of(image)]
+    return image if turn is None else image.transpose(turn)
+
+
+def to_plain(image: Image.Image) -> tuple[Image.Image | np.ndarray, bool]:
+    """Bring a Pillow image to pixels that :func:`from_array` takes; say if they still are what its profile is for.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: its values have no known range.
     """
-    data = read_bytes(path)
-    image = open_image(data, str(path))
-    try:
-        photograph = from_pillow(image)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except DAMAGED as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if photograph.bits == 8 and bits_of(image, data) == 16:  # Pillow drops half of 16 bit colour
-        deep = _decode_deep_colour(data, path)
-        if deep.shape[:2] != photograph.rgb.shape[:2]:
-            raise UserError(f"{path}: turn the image upright first; 16 bit colour with an orientation is not supported")
-        photograph = from_array(deep, photograph.icc_profile, photograph.exif)
-    return photograph
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16), True
+    if image.mode == "I":
+        pixels = np.asarray(image)
+        if image.format != "PNG" and (pixels.min() < 0 or not 2**8 <= pixels.max() < 2**16):
+            raise UserError("an image of 32 bit whole numbers has no known range; convert it to 16 bit, or to 8")
+        return pixels.astype(np.uint16), True
+    if image.mode == "F":
+        check_range(np.asarray(image))
+        return np.asarray(image), True
+    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
+        return image.convert("LA" if image.mode in ("1", "L") else "RGBA"), True
+    if image.mode in PLAIN_MODES:
+        return image, True
+    return image.convert(WITH_ALPHA.get(image.mode, "RGB")), image.mode in ("P", *WITH_ALPHA)
 
 
-def _decode_deep_colour(data: bytes, path: Path) -> np.ndarray:
-    """Decode 16 bit colour: uint16 (H, W, 3 or 4; RGB)."""
-    try:
-        import cv2
-    except ImportError:
-        raise UserError(f"{path} has 16 bits a channel, which needs OpenCV: pip install opencv-python") from None
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
-        raise UserError(f"{path} has 16 bits a channel in a way that is not understood; convert it to 8")
-    rgb: np.ndarray = cv2.cvtColor(deep, cv2.COLOR_BGR2RGB if deep.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
-    return rgb
+def bled(photograph: Photograph, rows: slice | None = None) -> np.ndarray:
+    """Let colour go out into what is transparent, whose own colour nobody sees: float32 (H, W, 3).
+
+    Editors store black there, or anything, and a network would draw an edge against it that shows where the picture
+    becomes transparent. ``rows``: those that are wanted; the others are only looked at.
+    """
+    rows = rows or slice(None)
+    if photograph.alpha is None:
+        return photograph.rgb[rows]
+    weight = photograph.alpha[..., None].copy()
+    colour = photograph.rgb * weight
+    for _ in range(BLED):
+        if weight.all():
+            break
+        empty = weight == 0
+        around, total = _box_sum(colour), _box_sum(weight)
+        found = empty & (total > 0)
+        total = np.where(found, total, 1)
+        colour, weight = np.where(found, around / total, colour), np.where(found, 1, weight).astype(np.float32)
+    known = weight > 0
+    spread = np.divide(colour, weight, out=np.zeros_like(colour), where=known)
+    return np.where(known, spread, photograph.rgb)[rows]
 
 
-def write_png(path: Path, photograph: Photograph, stamp: str | None = None) -> None:
-    """Write an image with its colour profile and EXIF, and with a stamp; the file appears when complete."""
-    pixels = photograph.quantised()
-    with complete_or_absent(path) as unfinished:
-        if pixels.dtype == np.uint16 and pixels.ndim == 3:
-            unfinished.write_bytes(_deep_colour_png(pixels, photograph, stamp))
-        else:
-            extra = {
-                "icc_profile": photograph.icc_profile,
-                "exif": photograph.exif,
-                "pnginfo": png_text(stamp) if stamp else None,
-            }
-            Image.fromarray(pixels).save(unfinished, "PNG", **{key: value for key, value in extra.items() if value})
-
-
-def _deep_colour_png(pixels: np.ndarray, photograph: Photograph, stamp: str | None) -> bytes:
-    """Encode uint16 (H, W, 2 to 4), which Pillow cannot, as a PNG file (ISO/IEC 15948)."""
-    height, width, channels = pixels.shape
-    rows = np.ascontiguousarray(pixels, ">u2").view(np.uint8).reshape(height, -1)
-    rows = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))  # filter 2: the difference to the row above
-    scanlines = np.insert(rows, 0, 2, axis=1)
-    colour_type = {2: 4, 3: 2, 4: 6}[channels]
-    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
-    if photograph.icc_profile:
-        chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(photograph.icc_profile)))
-    if photograph.exif:
-        chunks.append(_chunk(b"eXIf", photograph.exif.removeprefix(b"Exif\0\0")))
-    if stamp:
-        chunks.append(_chunk(b"tEXt", f"{STAMP}\0{stamp}".encode("latin-1")))
-    chunks += [_chunk(b"IDAT", zlib.compress(scanlines.tobytes())), _chunk(b"IEND", b"")]
-    return PNG_START + b"".join(chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    """Make a chunk of a PNG file."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def _box_sum(image: np.ndarray) -> np.ndarray:
+    """Sum 3 x 3 pixels of (H, W, C)."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    total: np.ndarray = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    return total

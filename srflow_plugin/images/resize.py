@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srflow_plugin.flow.precision import to_complete
+
 Border = Literal["symmetric", "replicate"]
 ROWS_AT_ONCE = 16  # output rows of one matrix product
 
@@ -34,6 +36,66 @@ def bicubic_downscale(image: np.ndarray, scale: int, border: Border = "symmetric
     return np.ascontiguousarray(_downscale_rows(rows.swapaxes(0, 1), scale, border).swapaxes(0, 1))
 
 
+class Downscaler:
+    """Downscale of an image, whose rows come and go from top to bottom, by any ratio.
+
+    As MATLAB's ``imresize(image, ratio, "bicubic")`` does, with antialiasing: H x W become ceil(ratio H) x
+    ceil(ratio W), rounded to whole levels between the two dimensions, rows first. :func:`bicubic_downscale` is the same
+    for whole scales.
+
+    Args:
+        height, width: of the image.
+        ratio: above 0, at most 1.
+    """
+
+    def __init__(self, height: int, width: int, ratio: float) -> None:
+        self.height, self.width = (scaled_length(length, ratio) for length in (height, width))
+        self._rows, self._row_weights = _contributions(height, ratio)
+        self._columns, self._column_weights = _contributions(width, ratio)
+        self._needed = self._rows.max(1)  # of each row
+        self._kept: np.ndarray | None = None
+        self._first, self._done = 0, 0
+
+    def put(self, rows: np.ndarray) -> np.ndarray:
+        """Take rows, uint8 or uint16 (rows, W[, C]); give those that can be made, which may be none."""
+        kept = rows if self._kept is None else np.concatenate([self._kept, rows])
+        there = self._first + len(kept)
+        ready = int(np.searchsorted(np.maximum.accumulate(self._needed), there))
+        made = slice(self._done, ready)
+        narrow = _weighted(kept, self._rows[made] - self._first, self._row_weights[made])
+        result = _weighted(narrow.swapaxes(0, 1), self._columns, self._column_weights).swapaxes(0, 1)
+        self._done = ready
+        first = int(self._rows[ready:].min()) if ready < len(self._rows) else there
+        self._kept, self._first = kept[first - self._first :], first
+        return np.ascontiguousarray(result)
+
+
+def scaled_length(length: int, ratio: float) -> int:
+    """Compute the rows or columns that MATLAB's imresize makes of so many."""
+    return int(np.ceil(round(length * ratio, 9)))
+
+
+def _contributions(length: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find the input rows of each output row, and their weights: two arrays (output rows, taps)."""
+    centres = (np.arange(scaled_length(length, ratio)) + 0.5) / ratio - 0.5
+    taps = np.floor(centres - 2 / ratio).astype(int)[:, None] + np.arange(int(np.ceil(4 / ratio)) + 2)
+    weights = _cubic(ratio * (centres[:, None] - taps))
+    rows = _inside(taps, length, "symmetric")
+    rows = np.where(weights == 0, rows[:, rows.shape[1] // 2, None], rows)
+    return rows, weights / weights.sum(1, keepdims=True)
+
+
+def _weighted(image: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum weighted rows, rounded to the levels of ``image``."""
+    total = np.zeros((len(rows), *image.shape[1:]))
+    for tap in range(rows.shape[1]):
+        used = weights[:, tap] != 0
+        share = weights[used, tap].reshape(-1, *[1] * (image.ndim - 1))
+        total[used] += share * image[rows[used, tap]]
+    rounded: np.ndarray = np.floor(total + 0.5).clip(0, np.iinfo(image.dtype).max).astype(image.dtype)
+    return rounded
+
+
 def differentiable_downscale(images: Tensor, scale: int, border: Border = "symmetric") -> Tensor:
     """Downscale by the same filter without rounding, for losses, on any device and in any type.
 
@@ -55,8 +117,8 @@ def bicubic_upscale(images: Tensor, scale: int) -> Tensor:
 
     (B, C, h, w) -> (B, C, scale*h, scale*w), not clamped.
     """
-    enlarged = _enlarge_rows(images.double(), scale)
-    return _enlarge_rows(enlarged.transpose(2, 3), scale).transpose(2, 3).to(images.dtype)
+    enlarged = _enlarge_rows(to_complete(images).double(), scale)
+    return _enlarge_rows(enlarged.transpose(2, 3), scale).transpose(2, 3).to(images.dtype).to(images.device)
 
 
 def _enlarge_rows(images: Tensor, scale: int) -> Tensor:

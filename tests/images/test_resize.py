@@ -13,7 +13,7 @@ from basicsr.utils.matlab_functions import imresize
 
 from srflow_plugin import bicubic_downscale
 from srflow_plugin.images.files import find_images, read_image
-from srflow_plugin.images.resize import Border, bicubic_upscale, differentiable_downscale
+from srflow_plugin.images.resize import Border, Downscaler, bicubic_upscale, differentiable_downscale
 from tests.helpers import noise_image
 
 MATLAB_OUTPUTS = [
@@ -91,3 +91,41 @@ def test_upscale_keeps_the_type_and_constants() -> None:
         enlarged = bicubic_upscale(torch.full((1, 1, 3, 2), 0.25, dtype=dtype), 4)
         assert enlarged.dtype == dtype and enlarged.shape == (1, 1, 12, 8)
         torch.testing.assert_close(enlarged, torch.full_like(enlarged, 0.25))
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.75, 0.5, 1 / 3, 0.25, 0.3, 0.9])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rows_that_come_and_go_are_downscaled_as_the_whole(ratio: float, dtype: Any) -> None:
+    image = (np.random.default_rng(0).random((48, 60, 3)) * np.iinfo(dtype).max).astype(dtype)
+    whole = Downscaler(48, 60, ratio).put(image)
+    for size in (1, 7, 48):
+        downscaler = Downscaler(48, 60, ratio)
+        parts = [downscaler.put(image[top : top + size]) for top in range(0, 48, size)]
+        assert np.array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (np.ceil(round(48 * ratio, 9)), np.ceil(round(60 * ratio, 9)), 3)
+    scale = round(1 / ratio)
+    if dtype == np.uint8 and scale * ratio == 1 and scale > 1:
+        assert np.array_equal(whole, bicubic_downscale(image, scale))
+    if ratio == 1:
+        assert np.array_equal(whole, image)
+
+
+def test_what_is_even_stays_even_at_any_ratio() -> None:
+    for ratio in (0.13, 0.5, 0.77):
+        assert (Downscaler(40, 50, ratio).put(np.full((40, 50), 77, np.uint8)) == 77).all()
+
+
+def test_a_smaller_picture_lies_where_the_larger_did() -> None:
+    ramp = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8), (40, 60))
+    small = Downscaler(40, 60, 0.75).put(ramp)[20]
+    centres = (np.arange(45) + 0.5) / 0.75 - 0.5
+    assert np.abs(small[4:-4] - 4 * centres[4:-4]).max() <= 1
+
+
+@pytest.mark.parametrize("ratio", [0.75, 0.625, 0.5, 0.3])
+def test_any_ratio_is_basicsrs_imresize(ratio: float) -> None:
+    image = 80 + noise_image(48, 60) // 3  # where nothing is clipped between rows and columns
+    theirs = imresize(image / np.float32(255), ratio, antialiasing=True)
+    ours = Downscaler(48, 60, ratio).put(image)
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - 255 * theirs).max() < 1.01  # which does not round between them
