@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from srflow_plugin.errors import UserError
@@ -20,6 +22,33 @@ def check_new_file(path: Path, overwrite: bool = False) -> None:
         )
     if not path.parent.is_dir():
         raise UserError(f"{path.parent} is not a folder; make it first")
+    check_writable(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Say before any work that a folder, which may not be there yet, cannot be written."""
+    with folder_made(folder):
+        try:
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(f"{folder} cannot be written: {error.strerror}; choose another folder") from None
+
+
+def check_is_file(path: Path) -> None:
+    """Say that a file is not there, or is none."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist; correct the path") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:  # of names that no file can have
+        raise UserError(f"{str(path)!r} is no name of a file; correct the path") from None
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{path} is a folder; give a file")
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path} is not a file, but a device or a pipe; give a file")
 
 
 @contextmanager

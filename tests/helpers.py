@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -24,6 +25,7 @@ from srflow_plugin.data.prepare import write_pairs
 from srflow_plugin.images.files import find_images
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.options.files import load_options
+from srflow_plugin.sampling.draw import draw
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -45,6 +47,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "x4, one level more": {"scale": 4, "num_levels": 4, "scale_floor": 0.3},
     **{name: {"scale": 4, **setting} for name, setting in BEYOND_THE_PAPER.items()},
 }
+
+# Of tests of what Windows has not: signals, forks, modes of files, symbolic links without a privilege, shells.
+UNIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, forks, modes, links or shells")
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -91,12 +96,20 @@ class Enlarger(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def sample(
-        self, lq: torch.Tensor, temperature: float, num_samples: int, seed: int, *others: Any, **options: Any
-    ) -> torch.Tensor:
-        image = bicubic_upscale(lq, self.scale)
-        noise = torch.randn(num_samples, *image.shape, generator=torch.Generator().manual_seed(seed))
-        return image + 0.05 * temperature * noise
+    lq_multiple = 1
+
+    def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
+        return [(3, self.scale * h, self.scale * w)]
+
+    def padded_lq(self, lq: torch.Tensor) -> torch.Tensor:
+        return lq
+
+    def decode(self, latents: Sequence[torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
+        image = bicubic_upscale(lq, self.scale).repeat(len(latents[0]) // len(lq), 1, 1, 1)
+        return image + 0.05 * latents[0]
+
+    def sample(self, lq: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        return draw(self, lq, *arguments, **options).images  # type: ignore[arg-type]
 
 
 def image_pair(scale: int, h: int, w: int, batch: int = 2, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -274,6 +287,16 @@ def refusal(capsys: pytest.CaptureFixture[str], *command: str) -> str:
 def files_below(folder: Path) -> dict[Path, bytes | None]:
     """Read every file below ``folder``; of folders None."""
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+JUNK = ("._a.png", ".hidden.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "readme.txt")  # of systems, people
+
+
+def litter(folder: Path) -> None:
+    """Leave in a folder what systems and people leave there beside images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in JUNK:
+        (folder / name).write_bytes(b"\0\5\26\7")
 
 
 # -- downloads and archives --------------------------------------------------------------------------------------------

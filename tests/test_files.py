@@ -11,7 +11,7 @@ import torch
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_new_file, complete_or_absent, folder_made, save_atomically
-from tests.helpers import run_python
+from tests.helpers import UNIX, run_python
 
 
 def test_a_file_appears_when_complete(tmp_path: Path) -> None:
@@ -54,11 +54,17 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
         (tmp_path / "a", False, "a exists; give --overwrite or another name"),
         (tmp_path, True, "exists; choose another name"),
         (tmp_path / "no" / "b", False, "no is not a folder; make it first"),
+        *(
+            [(Path("/proc/b"), False, "/proc cannot be written: .*; choose another folder")]
+            if Path("/proc").is_dir()
+            else []
+        ),
     ]:
         with pytest.raises(UserError, match=message):
             check_new_file(path, overwrite)
 
 
+@UNIX
 @pytest.mark.slow
 def test_a_file_too_large_for_its_disk_is_not_left_half(tmp_path: Path) -> None:
     # what the operating system does, and not a stand-in: no file of this process may grow beyond 20 kB

@@ -2,88 +2,117 @@
 
 from __future__ import annotations
 
-import glob
+import errno
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from srflow_plugin.errors import UserError
-from srflow_plugin.files import folder_made
-from srflow_plugin.images.files import IMAGE_SUFFIXES, find_images, read_stamp, write_image
-from srflow_plugin.images.photographs import Photograph, write_png
-from srflow_plugin.images.pictures import contact_sheet, heat_map, spread
+from srflow_plugin.applications.inputs import Found, find_inputs
+from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.files import check_writable, folder_made
+from srflow_plugin.images.files import IMAGE_SUFFIXES, read_stamp
+from srflow_plugin.images.writing import file_format
 from srflow_plugin.progress import tell, with_progress
 from srflow_plugin.shares import in_shares, this_launch, this_process
 
 Outputs = dict[str, Path]  # by kind: sample0, sample1, ..., mean, std, sheet
-FAULTS = (UserError, OSError, RuntimeError, MemoryError)  # of one image; the others are drawn
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+OWN_FAULTS = (OSError, RuntimeError, MemoryError)
+SMALLEST_SHARE = 0.1  # of what pixels take without compression; photographs take four times as much
+
+
+class Wanted(NamedTuple):
+    """Files that are wanted of each image.
+
+    Attributes:
+        num_samples: number of samples.
+        only: number of the only sample that is written; None: all.
+        extras: of "mean", "std" and "sheet", those that are written, too.
+        format: ending of the samples' names: png, jpg, webp or tiff.
+        suffix: what comes behind the images' names.
+        recursive: take the images of folders in folders, too.
+    """
+
+    num_samples: int = 1
+    only: int | None = None
+    extras: Sequence[str] = ()
+    format: str = "png"
+    suffix: str = ""
+    recursive: bool = False
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Numbers of the samples."""
+        return range(self.num_samples) if self.only is None else [self.only]
 
 
 class Job(NamedTuple):
     """An image to read, and the files to write for it.
 
     Attributes:
-        stamp: what the files are made with, as they say themselves: a digest of settings and source; of files that
-            replace others also one of the launch, in which each is to be drawn once.
+        source: the image.
+        outputs: files by kind.
+        stamps: what the files are made with, as they say themselves, by kind: a digest of settings and source; of files
+            that replace others also one of the launch, in which each is to be drawn once.
     """
 
     source: Path
     outputs: Outputs
-    stamp: str
+    stamps: dict[str, str]
 
     @property
     def is_done(self) -> bool:
         """Say whether all files are there, made so."""
-        return all((read_stamp(file) or "").startswith(self.stamp) for file in self.outputs.values())
+        return all(self.has(kind) for kind in self.outputs)
+
+    def has(self, kind: str) -> bool:
+        """Say whether a file is there, made so."""
+        return (read_stamp(self.outputs[kind]) or "").startswith(self.stamps[kind])
 
 
-def plan(
-    names: Sequence[str],
-    output: Path,
-    num_samples: int,
-    extras: Sequence[str],
-    overwrite: bool,
-    settings: dict[str, Any],
-) -> list[Job]:
+def plan(names: Sequence[str], output: Path, wanted: Wanted, overwrite: bool, settings: dict[str, Any]) -> list[Job]:
     """Find the images, name the files, and check that all can be written and nothing is lost.
 
     Files in a folder that were made with the same settings from the same images are no hindrance: they are done.
 
     Args:
         names: images, folders of them, and patterns.
-        output: a folder, or a .png file for one sample of one image.
-        num_samples: for each image.
-        extras: of "mean", "std" and "sheet", those that are written, too.
+        output: a folder, or a file for one sample of one image.
+        wanted: of each image.
         overwrite: files may be replaced, but for the images themselves.
         settings: whatever else changes the pictures.
 
     Raises:
         UserError: before any work.
     """
-    is_file = output.suffix.lower() in IMAGE_SUFFIXES
-    sources = find_inputs(names)
+    is_file = is_picture(output)
+    found = find_inputs(names, wanted.recursive)
     if is_file:
-        if output.suffix.lower() != ".png":
-            raise UserError(f"{output} must end in .png, or be a folder")
-        if len(sources) > 1 or num_samples > 1 or extras:
-            raise UserError(f"{output} is one file; name a folder with -o for several")
-        if not output.parent.is_dir():
-            raise UserError(f"{output.parent} is not a folder; make it first")
-        sources = sources[: 1 if this_process().rank == 0 else 0]
-        outputs = [{"sample0": output} for _ in sources]
+        _check_one_file(output, found, wanted)
+        found = found[: 1 if this_process().rank == 0 else 0]
+        outputs = [{_kinds(wanted)[0]: output} for _ in found]
     else:
         if output.exists() and not output.is_dir():
             raise UserError(f"{output} is not a folder")
-        outputs = [_outputs(source, output, num_samples, extras) for source in sources]
+        outputs = [_outputs(one, output, wanted) for one in found]
+    check_writable(output.parent if is_file else output)
     launch = f" {_digest(this_launch())}" if overwrite else ""
-    stamps = [_fingerprint(source, num_samples, settings) + launch for source in sources]
-    jobs = [Job(*job) for job in zip(sources, outputs, stamps, strict=True)]
+    jobs = []
+    for one, files in zip(found, outputs, strict=True):
+        made_with = _digest([*_version(one.path), sorted(settings.items())])
+        of_all = _digest([made_with, list(wanted.numbers)])  # a mean is one of certain samples
+        stamps = {kind: (made_with if kind.startswith("sample") else of_all) + launch for kind in files}
+        jobs.append(Job(one.path, files, stamps))
     _check_outputs(jobs, overwrite, may_be_done=not is_file)
     return jobs
+
+
+def is_picture(output: Path) -> bool:
+    """Say if an output is one picture, by its name, and no folder."""
+    return output.suffix.lower() in (".gif", *IMAGE_SUFFIXES) and not output.is_dir()
 
 
 def do_jobs(jobs: Sequence[Job], do: Callable[[Job], None], folder: Path) -> tuple[list[Path], int]:
@@ -98,6 +127,10 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], None], folder: Path) -> tup
 
     Returns:
         The files that this process wrote, and how many images it could not do.
+
+    Raises:
+        UserError: the only image cannot be read.
+        TrainingError: the only image cannot be drawn, or the disk takes no more; says what is done.
     """
     here, is_alone = this_process(), len(jobs) == 1
     own = -(-sum(not job.is_done for job in jobs) // here.size)
@@ -106,102 +139,84 @@ def do_jobs(jobs: Sequence[Job], do: Callable[[Job], None], folder: Path) -> tup
     with folder_made(folder), closing(in_shares(jobs, _name, lambda job: job.is_done, folder)) as shared:
         for job in with_progress(shared, "image", disable=is_alone or here.rank > 0, total=own):
             try:
-                do(job)
-            except FAULTS as error:
+                with folder_made(next(iter(job.outputs.values())).parent):
+                    do(job)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                    raise TrainingError(
+                        f"{error.strerror}; {len(written)} files are written, a second run goes on"
+                    ) from None
+                line = _told(job, error)
+                if is_alone and isinstance(error, OWN_FAULTS):
+                    raise TrainingError(line) from error
                 if is_alone:
                     raise
-                told = str(error).strip().partition("\n")[0]
-                tell(told if str(job.source) in told else f"{job.source} cannot be drawn: {told}")
+                tell(line)
                 failed += 1
             else:
                 written += job.outputs.values()
     return written, failed
 
 
-def find_inputs(names: Sequence[str]) -> list[Path]:
-    """List the files that names mean, in order, each once."""
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            images = find_images(path)
-        elif path.exists() or not glob.has_magic(name):
-            images = [path]
-        else:
-            images = sorted(
-                Path(match)
-                for match in glob.glob(name, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
-                if Path(match).is_file()
-            )
-            if not images:
-                raise UserError(f"no file matches {name}")
-        found.update(dict.fromkeys(images))
-    for path in found:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; correct the path")
-    return list(found)
+def check_space(folder: Path, pixels: int, bytes_per_pixel: int) -> None:
+    """Say before a picture is drawn that it will not fit on the disk."""
+    needed, free = pixels * bytes_per_pixel * SMALLEST_SHARE, shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = f"at least {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+        raise UserError(f"{folder}: the picture needs {sizes}; choose another disk with -o")
 
 
-def write_outputs(
-    outputs: Outputs,
-    photograph: Photograph,
-    enlarge: Callable[[Photograph], Photograph],
-    samples: Sequence[Photograph],
-    title: str,
-    stamp: str | None = None,
-) -> None:
-    """Write the samples of a photograph, and what else was asked for.
-
-    Args:
-        outputs: files by kind.
-        photograph: the LR image, for the sheet.
-        enlarge: makes its bicubic enlargement.
-        samples: of it.
-        title: what they were drawn with, for the sheet.
-        stamp: of the files.
-    """
-    for number, sample in enumerate(samples):
-        write_png(outputs[f"sample{number}"], sample, stamp)
-    stack = np.stack([sample.rgb for sample in samples])
-    if "mean" in outputs:
-        write_png(outputs["mean"], samples[0].with_pixels(stack.mean(0), samples[0].alpha), stamp)
-    if len(samples) > 1 and {"std", "sheet"} & outputs.keys():
-        differences = heat_map(spread(list(255 * stack)), "grey levels")
-    if "std" in outputs:
-        write_image(outputs["std"], differences, stamp)
-    if "sheet" in outputs:
-        titled = [("LR", photograph), ("bicubic", enlarge(photograph))]
-        titled += [(f"sample {number}, {title}", sample) for number, sample in enumerate(samples)]
-        columns = [(name, _pixels(picture)) for name, picture in titled]
-        columns += [("standard deviation", differences)] if len(samples) > 1 else []
-        write_image(outputs["sheet"], contact_sheet(columns, columns[1][1].shape[0]), stamp)
+def _check_one_file(output: Path, found: Sequence[Found], wanted: Wanted) -> None:
+    file_format(output)
+    if len(found) > 1 or len(wanted.numbers) > 1 or wanted.extras:
+        raise UserError(f"{output} is one file; name a folder with -o for several")
+    if wanted.suffix:
+        raise UserError(f"{output} has its name; --suffix is for folders")
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent} is not a folder; make it first")
 
 
-def _outputs(source: Path, folder: Path, num_samples: int, extras: Sequence[str]) -> Outputs:
-    kinds = [*(f"sample{number}" for number in range(num_samples)), *extras]
+def _told(job: Job, error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line if str(job.source) in line else f"{job.source} cannot be drawn: {line}"
+
+
+def _kinds(wanted: Wanted) -> list[str]:
+    return [*(f"sample{number}" for number in wanted.numbers), *wanted.extras]
+
+
+def _outputs(found: Found, folder: Path, wanted: Wanted) -> Outputs:
+    kinds, is_one = _kinds(wanted), wanted.num_samples == 1 and wanted.only is None
+    folder = folder / found.below
     return {
-        kind: folder / f"{source.stem}{'' if kind == 'sample0' and num_samples == 1 else '_' + kind}.png"
+        kind: folder
+        / (
+            f"{found.path.stem}{wanted.suffix}{'' if kind == 'sample0' and is_one else '_' + kind}."
+            f"{'png' if kind in ('std', 'sheet') else wanted.format}"
+        )
         for kind in kinds
     }
 
 
 def _name(job: Job) -> str:
-    return next(iter(job.outputs.values())).name
+    return str(next(iter(job.outputs.values())))
 
 
-def _fingerprint(source: Path, num_samples: int, settings: dict[str, Any]) -> str:
+def _version(source: Path) -> list[Any]:
+    """Tell a file from another version of it."""
     status = source.stat()
-    return _digest([source.name, status.st_size, status.st_mtime_ns, num_samples, sorted(settings.items())])
+    return [source.name, status.st_size, status.st_mtime_ns]
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(value).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _check_outputs(jobs: Sequence[Job], overwrite: bool, may_be_done: bool) -> None:
     writers: dict[Path, Path] = {}
-    for source, outputs, stamp in jobs:
-        for file in outputs.values():
+    for job in jobs:
+        source = job.source
+        for kind, file in job.outputs.items():
             if file in writers:
                 raise UserError(f"{writers[file]} and {source} would both become {file}; take them one by one")
             writers[file] = source
@@ -210,11 +225,6 @@ def _check_outputs(jobs: Sequence[Job], overwrite: bool, may_be_done: bool) -> N
             if overwrite and file.resolve() == source.resolve():
                 raise UserError(f"{file} exists; choose another folder with -o")
             made_with = read_stamp(file) if may_be_done else None
-            if not overwrite and not (made_with or "").startswith(stamp):
+            if not overwrite and not (made_with or "").startswith(job.stamps[kind]):
                 otherwise = ", made of another image or with other settings" if made_with else ""
                 raise UserError(f"{file} exists{otherwise}; give --overwrite or another -o")
-
-
-def _pixels(photograph: Photograph) -> np.ndarray:
-    pixels: np.ndarray = (255 * photograph.rgb).round().astype(np.uint8)
-    return pixels

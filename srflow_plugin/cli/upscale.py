@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,29 @@ from srflow_plugin.errors import UserError
 
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
+SHOWN = 4
+SETTINGS = ("temperature", "seed", "tile", "precision", "outscale", "format", "quality")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="images, folders of images, patterns such as 'a/*.jpg'"
     )
-    arguments.add_output(parser, "folder for the images (made if missing), or a .png file for one sample of one image")
+    arguments.add_output(parser, "folder for the images (made if missing), or a file for one sample of one image")
+    parser.add_argument("--recursive", action="store_true", help="take folders in folders, too; OUTPUT gets the same")
     arguments.add_temperature(parser)
     arguments.add_samples(parser, default=1)
+    parser.add_argument(
+        "--only",
+        type=arguments.in_range(int, low=0),
+        metavar="N",
+        help="draw sample N of the seed alone, counted from 0: the same as among others",
+    )
     arguments.add_checkpoint(parser)
     parser.add_argument("--mean", action="store_true", help="also write the mean of the samples")
     parser.add_argument("--std", action="store_true", help="also write a map of where the samples differ")
     parser.add_argument("--sheet", action="store_true", help="also write all side by side: LR, bicubic, samples, map")
+    _add_files(parser)
     arguments.add_tile(parser)
     arguments.add_device(parser)
     parser.add_argument(
@@ -38,18 +48,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the files are written and read."""
+    parser.add_argument(
+        "--format", choices=["png", "jpg", "webp", "tiff"], help="of the images (default: png, or as OUTPUT ends)"
+    )
+    parser.add_argument(
+        "--quality",
+        type=arguments.in_range(int, low=1, below=101),
+        help="of jpg and webp, 1 to 100; a webp of 100 is lossless (default: 95)",
+    )
+    parser.add_argument("--suffix", default="", help="what comes behind the images' names, such as _x4")
+    parser.add_argument(
+        "--outscale",
+        type=arguments.in_range(float, low=0),
+        metavar="S",
+        help="how many times larger the results are, at most the network's scale, from which they are downscaled as "
+        "MATLAB does (default: the network's)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=arguments.in_range(int, low=1),
+        default=2**30,
+        help="of an image; larger ones are refused (default: %(default)s)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
-    from srflow_plugin.applications.batch import Job, do_jobs, plan, write_outputs
+    from srflow_plugin.applications.batch import do_jobs, plan
     from srflow_plugin.checkpoints.shipped import find_checkpoint
     from srflow_plugin.shares import this_process
 
-    if args.num_samples < 2 and (args.mean or args.std):
-        raise UserError("--mean and --std need --num-samples 2 or more")
-    if args.temperature == 0 and args.num_samples > 1:
-        raise UserError("at --temperature 0 all samples are equal; leave --num-samples out")
-    extras = [extra for extra in EXTRAS if getattr(args, extra)]
-    settings = settings_of(args, find_checkpoint(args.checkpoint, args.scale))
-    jobs = plan(args.inputs, args.output, args.num_samples, extras, args.overwrite, settings)
+    check(args)
+    checkpoint = find_checkpoint(args.checkpoint, args.scale)
+    jobs = plan(args.inputs, args.output, wanted_of(args), args.overwrite, settings_of(args, checkpoint))
     done = sum(job.is_done for job in jobs)
     rank = this_process().rank
     if done and rank == 0 and not args.overwrite:
@@ -57,29 +89,92 @@ def run(args: argparse.Namespace) -> int:
     if done == len(jobs):
         return 0
 
-    from srflow_plugin.applications.upscale import bicubic, draw, find_network
-    from srflow_plugin.images.photographs import read_photograph
-
-    network = find_network(args.scale, args.checkpoint, args.device, args.precision)
-
-    def do(job: Job) -> None:
-        photograph = read_photograph(job.source)
-        how = (args.temperature, args.num_samples, args.seed, args.tile)
-        samples = draw(network, photograph, *how, progress=len(jobs) == 1)
-        enlarge = partial(bicubic, scale=network.scale)
-        write_outputs(job.outputs, photograph, enlarge, samples, f"tau {args.temperature:g}", job.stamp)
-
-    folder = next(iter(jobs[0].outputs.values())).parent
-    written, failed = do_jobs(jobs, do, folder)
-    shown = ", ".join(map(str, written[:4])) + (f" and {len(written) - 4} more" if len(written) > 4 else "")
+    work = _Work(args, checkpoint.stem, is_alone=len(jobs) == 1)
+    folder = args.output if args.output.is_dir() or not _is_file(args) else args.output.parent
+    written, failed = do_jobs(jobs, work.do, folder)
+    shown = ", ".join(map(str, written[:SHOWN]))
+    shown += f" and {len(written) - SHOWN} more" if len(written) > SHOWN else ""
     if shown:
         sys.stdout.write(f"{shown}\n" if this_process().size == 1 else f"rank {rank}: {shown}\n")
+    work.conclude()
     if failed:
         sys.stderr.write(f"srflow upscale: {failed} of {len(jobs)} images could not be drawn; they are named above\n")
     return int(failed > 0)
 
 
+class _Work:
+    """Draws the images of jobs, and remembers what is to be said at the end."""
+
+    def __init__(self, args: argparse.Namespace, name: str, is_alone: bool) -> None:
+        from srflow_plugin.applications.upscale import How, check_outscale, find_network
+
+        self.args, self.name, self.is_alone = args, name, is_alone
+        self.network = find_network(args.scale, args.checkpoint, args.device, args.precision)
+        check_outscale(args.outscale, self.network.scale)
+        self.how = How(args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale)
+        self.exploded = self.images = 0
+
+    def do(self, job: Any) -> None:
+        from srflow_plugin.applications.enlarge import enlarge_file
+
+        quality = 95 if self.args.quality is None else self.args.quality
+        told = enlarge_file(self.network, job, self.how, quality, self.args.max_pixels, self.name, self.is_alone)
+        self._say(job.source, told.notes)
+        self.exploded += told.exploded
+        self.images += told.exploded > 0
+
+    def _say(self, source: Path, notes: Sequence[str]) -> None:
+        from srflow_plugin.progress import tell
+
+        for note in notes:
+            tell(f"{source}: {note}")
+
+    def conclude(self) -> None:
+        """Count the samples that exploded in places."""
+        if self.exploded:
+            of = "" if self.is_alone else f", of {self.images} images"
+            sys.stderr.write(f"samples that exploded in places, which were drawn again, calmer: {self.exploded}{of}\n")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if (args.num_samples < 2 or args.only is not None) and (args.mean or args.std):
+        raise UserError("--mean and --std need --num-samples 2 or more, and no --only")
+    if args.temperature == 0 and (args.num_samples > 1 or args.only):
+        raise UserError("at --temperature 0 all samples are equal; leave --num-samples and --only out")
+    if args.only is not None and args.num_samples > 1 and args.only >= args.num_samples:
+        raise UserError(f"--only {args.only} is none of {args.num_samples} samples, which are counted from 0")
+    if args.suffix and (Path(args.suffix).name != args.suffix or args.suffix in (".", "..")):
+        raise UserError(f"--suffix {args.suffix} would lead to another folder; leave out what is no part of a name")
+    if args.quality is not None and _format(args) not in ("jpg", "webp"):
+        raise UserError("--quality is for --format jpg and webp")
+    if args.format is not None and _is_file(args) and _format(args) != args.format:
+        raise UserError(f"{args.output} does not end in .{args.format}; leave --format out, or name a folder")
+
+
+def wanted_of(args: argparse.Namespace) -> Any:
+    """Collect which files are wanted."""
+    from srflow_plugin.applications.batch import Wanted
+
+    extras = [extra for extra in EXTRAS if getattr(args, extra)]
+    return Wanted(args.num_samples, args.only, extras, args.format or "png", args.suffix, args.recursive)
+
+
 def settings_of(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
     """Collect what changes the pictures, beside the images and their number."""
-    settings = {name: getattr(args, name) for name in ("temperature", "seed", "tile", "precision")}
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    settings["format"] = _format(args)
     return {**settings, "network": hashlib.sha256(checkpoint.read_bytes()).hexdigest(), "version": __version__}
+
+
+def _is_file(args: argparse.Namespace) -> bool:
+    from srflow_plugin.applications.batch import is_picture
+
+    return is_picture(args.output)
+
+
+def _format(args: argparse.Namespace) -> str:
+    """Name the format of the images."""
+    from srflow_plugin.images.writing import file_format
+
+    return file_format(args.output) if _is_file(args) else args.format or "png"

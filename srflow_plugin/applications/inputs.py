@@ -1,0 +1,91 @@
+"""Images that a command's arguments mean: files, folders, folders in them, patterns. Needs no torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import readable_suffixes
+
+
+class Found(NamedTuple):
+    """An image, and the folder that it lies in, below the one that was named."""
+
+    path: Path
+    below: Path = Path()
+
+
+def find_inputs(names: Sequence[str], recursive: bool = False) -> list[Found]:
+    """List the images that names mean, in order, each once; say what is left out.
+
+    Raises:
+        UserError: a name means nothing.
+    """
+    found: dict[Path, Found] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            images = _images_of(path, recursive)
+        elif path.exists() or not glob.has_magic(name):
+            images = [Found(path)]
+        else:
+            images = _matches(name)
+        for image in images:
+            found.setdefault(image.path, image)
+    for path in found:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; correct the path")
+    return list(found.values())
+
+
+def _matches(pattern: str) -> list[Found]:
+    matches = glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
+    files = sorted(path for path in map(Path, matches) if path.is_file())
+    if not files:
+        raise UserError(f"no file matches {pattern}")
+    return [Found(path) for path in files]
+
+
+def _images_of(folder: Path, recursive: bool) -> list[Found]:
+    """List the images of a folder, and say what else is in it."""
+    suffixes = readable_suffixes()
+    images: list[Found] = []
+    left_out: Counter[str] = Counter()
+    for path in _walk(folder, recursive):
+        if path.is_dir():
+            left_out["folder"] += 1
+        elif path.suffix.lower() in suffixes:
+            images.append(Found(path, path.parent.relative_to(folder)))
+        else:
+            left_out[path.suffix.lower() or "without an ending"] += 1
+    folders = left_out.pop("folder", 0)
+    hint = f"; of its {folders} folders --recursive takes the images, too" if folders else ""
+    if not images:
+        raise UserError(f"{folder} has no images{hint}")
+    if left_out:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in left_out.most_common(5))
+        sys.stderr.write(f"{folder}: {left_out.total()} files are no images and left out ({kinds})\n")
+    if folders:
+        sys.stderr.write(f"{folder}: {folders} folders are left out; --recursive takes their images, too\n")
+    return images
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Go through a folder in order of names, but for what is hidden, as ._a.png of macOS is."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from None
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if recursive and entry.is_dir():
+            yield from _walk(Path(entry.path), recursive)
+        else:
+            yield Path(entry.path)
