@@ -19,6 +19,7 @@ from srflow_plugin import compat
 from srflow_plugin._version import __version__
 
 if TYPE_CHECKING:
+    from srflow_plugin.applications.redraw import redraw
     from srflow_plugin.applications.upscale import upscale
     from srflow_plugin.archs.rrdbnet_x8_arch import RRDBNetX8
     from srflow_plugin.archs.srflow_arch import SRFlowNet
@@ -52,10 +53,12 @@ __all__ = [
     "calculate_pixel_std",
     "calculate_stlpips",
     "load_network",
+    "redraw",
     "upscale",
 ]
 
 _HOMES = {
+    "redraw": "applications.redraw",
     "upscale": "applications.upscale",
     "RRDBNetX8": "archs.rrdbnet_x8_arch",
     "SRFlowNet": "archs.srflow_arch",
