@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="SRFlow networks: files, or srflow_x4, srflow_x8_face (default: both)",
     )
     parser.add_argument(
-        "--max-pixels", type=int, default=65_536, help="of the low-resolution image (default: 65536, as 256x256)"
+        "--max-pixels", type=int, default=262_144, help="of the low-resolution image (default: 262144, as 512x512)"
     )
     parser.add_argument("--max-file-size", default="20mb", help="of an upload (default: 20mb)")
     arguments.add_device(parser)

@@ -2,126 +2,164 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-from PIL import Image
 
-from srflow_plugin.demo.session import EXAMPLES, Answer, Session, example, transfer_example
-from srflow_plugin.errors import UserError
+from srflow_plugin.demo.answers import Answers
+from srflow_plugin.demo.session import EXAMPLES, Session, example, transfer_example
+from srflow_plugin.demo.visits import forget
 
 TITLE = "SRFlow: one low-resolution image, many high-resolution ones"
+ENLARGES = """Upload a small image: it is enlarged, in several ways that all agree with it.
+Transparency, grey and 16 bit stay what they are; large images: `srflow upscale`."""
+FIGURES = """**PSNR rewards the average of all possible images, which is blurred.** A sample is one possible image, so
+its PSNR may be lower than that of bicubic or of temperature 0. **LR-PSNR** is the consistency: how well a picture, made
+small again, agrees with the low-resolution image."""
+PAINTING = """Paint over a part of the picture with the brush. Only what is painted is drawn anew; every other pixel
+stays exactly as it is. What is painted stays marked, so that another seed can be tried at the same place."""
+TRANSFER = """Paste something into a photograph and let the flow fit it in: it keeps the details of the edited image
+and the colours and the light of the original."""
 BUTTONS = ["download", "fullscreen"]  # none that shares
 FONTS = ["system-ui", "sans-serif"]  # none is fetched
-THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"])
-
-
+# Words in darker colours than the theme's: their contrast is 4.5 to 1 or more.
+THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(
+    background_fill_primary="*neutral_50",  # the theme's own, which set() would forget
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    body_text_color_subdued="*neutral_500",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    checkbox_label_background_fill_selected="*primary_600",
+)
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
-
-
-class Answers:
-    """Functions behind the page's buttons, for networks by name; what is downloaded is put into ``folder``."""
-
-    def __init__(self, sessions: dict[str, Session], folder: Path) -> None:
-        self.sessions = sessions
-        self.folder = folder
-
-    def upscale(
-        self, name: str, image: Image.Image | None, is_gt: bool, temperature: float, samples: int, seed: float
-    ) -> tuple[Any, ...]:
-        work = self.sessions[name].upscale
-        return self._shown(_answered(work, image, is_gt, temperature, int(samples), int(seed or 0)))
-
-    def compare(self, name: str, image: Image.Image | None, is_gt: bool, seed: float) -> tuple[Any, ...]:
-        return self._shown(_answered(self.sessions[name].compare_temperatures, image, is_gt, int(seed or 0)))
-
-    def transfer(self, name: str, edited: Image.Image | None, original: Image.Image | None) -> np.ndarray:
-        result: np.ndarray = _answered(self.sessions[name].transfer, edited, original)
-        return result
-
-    def _shown(self, answer: Answer) -> tuple[Any, ...]:
-        """Make the values of the page's components."""
-        figures = "\n".join(["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in answer.figures)])
-        (bicubic, _), (first, _) = answer.pictures[:2]
-        return answer.pictures, (bicubic, first), answer.spread, figures, _archive(answer, self.folder)
+DRAW_AGAIN = "draw again"  # id of the tab
+# Gradio's examples are buttons without a name; this gives them one, for those who cannot see the pictures.
+NAMED = f"""() => document.querySelectorAll("button.gallery-item").forEach(
+    (button, number) => button.setAttribute("aria-label", "example: " + {list(EXAMPLES)}[number]))"""
 
 
 def make_page(sessions: dict[str, Session], folder: Path) -> gr.Blocks:
-    """Make the page for networks by name, the first of them chosen; what is downloaded is put into ``folder``."""
+    """Make the page for networks by name, the first of them chosen; each visitor's pictures are put into ``folder``."""
     answers, names = Answers(sessions, folder), list(sessions)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         network = gr.Radio(names, value=names[0], label="network", visible=len(names) > 1)
-        with gr.Tab("Super-resolve"):
-            _add_super_resolution(answers, network)
-        with gr.Tab("Transfer content"):
-            _add_transfer(answers, network)
+        shown, edit = gr.State(delete_callback=forget), gr.State(delete_callback=forget)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Super-resolve"):
+                choice, again = _add_super_resolution(answers, network, shown)
+            with gr.Tab("Draw again here", id=DRAW_AGAIN):
+                changed = _add_drawing_again(answers, network, edit)
+            with gr.Tab("Transfer content"):
+                _add_transfer(answers, network)
+        begun = again.click(answers.begin, [choice, shown, edit], changed)
+        begun.success(lambda: gr.Tabs(selected=DRAW_AGAIN), None, tabs, api_visibility="private")
+        page.load(None, js=NAMED)
     return page
 
 
-def _add_super_resolution(answers: Answers, network: gr.Radio) -> None:
+def _add_super_resolution(answers: Answers, network: gr.Radio, shown: gr.State) -> tuple[gr.Dropdown, gr.Button]:
+    """Add the first tab; return which picture is chosen, and the button that takes it to the second."""
     with gr.Row():
         with gr.Column(scale=1):
-            image = gr.Image(type="pil", label="image", sources=["upload", "clipboard"], height=260)
+            gr.Markdown(ENLARGES)
+            image = _upload("image", height=260)
             gr.Examples([[example(name)] for name in EXAMPLES], image, label="photographs of scikit-image")
-            is_gt = gr.Checkbox(True, label="this is the original: downscale it first, then compare")
+            is_gt = gr.Checkbox(
+                False,
+                label="test: make my image smaller first, then compare the result with it",
+                info="Leave it unticked to enlarge the image.",
+            )
             temperature = gr.Slider(0, 1.2, 0.8, step=0.05, label="temperature")
             samples = gr.Slider(1, 10, 3, step=1, label="samples")
             seed = gr.Number(0, precision=0, label="seed")
             button = gr.Button("Super-resolve", variant="primary")
             compare_button = gr.Button("Compare temperatures")
         with gr.Column(scale=2):
+            notes = gr.Markdown()
             gallery = gr.Gallery(
                 label="beside bicubic; click to enlarge", columns=4, height="auto", format="png", buttons=BUTTONS
             )
-            slider = gr.ImageSlider(label="bicubic | the picture after it", format="png")
+            choice = gr.Dropdown(label="picture to compare with bicubic, and to draw again", interactive=True)
+            slider = gr.ImageSlider(label="bicubic | the picture chosen", format="png", buttons=BUTTONS)
             with gr.Row():
-                spread = gr.Image(label="standard deviation of the samples", format="png", buttons=BUTTONS)
+                again = gr.Button("Draw a part of the picture again")
+                download = gr.DownloadButton("Download all as PNG files")
+            with gr.Row():
+                spread = _shown("standard deviation of the samples")
                 with gr.Column():
                     figures = gr.Markdown()
-                    download = gr.DownloadButton("Download all as PNG files")
-    inputs = [network, image, is_gt, temperature, samples, seed]
-    outputs = [gallery, slider, spread, figures, download]
+                    explained = gr.Markdown(FIGURES, visible=False)
+    inputs = [network, image, is_gt, temperature, samples, seed, shown]
+    outputs = [notes, gallery, choice, slider, spread, figures, explained, download, shown]
     button.click(answers.upscale, inputs, outputs, **ONE_AT_A_TIME)
-    compare_button.click(answers.compare, [network, image, is_gt, seed], outputs, **ONE_AT_A_TIME)
+    compare_button.click(answers.compare, [network, image, is_gt, seed, shown], outputs, **ONE_AT_A_TIME)
     # Moved sliders answer at once: the encoder's features are remembered. "release" is the end of a drag.
     for control in (temperature.release, samples.release, seed.submit):
         control(answers.upscale, inputs, outputs, **ONE_AT_A_TIME, show_progress="minimal")
+    choice.input(answers.choose, [choice, shown], slider)
+    return choice, again
+
+
+def _add_drawing_again(answers: Answers, network: gr.Radio, edit: gr.State) -> list[Any]:
+    """Add the second tab; return the components that show the picture."""
+    gr.Markdown(PAINTING)
+    with gr.Row():
+        editor = gr.ImageEditor(
+            label="picture to paint on",
+            sources=(),
+            transforms=(),
+            type="pil",
+            format="png",
+            layers=False,
+            buttons=["fullscreen"],
+            brush=gr.Brush(colors=["#ff00c8b0"], color_mode="fixed"),
+            height=560,
+        )
+        slider = gr.ImageSlider(label="before | after", format="png", buttons=BUTTONS)
+    status = gr.Markdown()
+    with gr.Row():
+        temperature = gr.Slider(0, 1.2, 0.8, step=0.05, label="temperature: calm to lively")
+        seed = gr.Number(0, precision=0, label="seed")
+        draw, draw_other = gr.Button("Draw again", variant="primary"), gr.Button("New seed")
+    with gr.Row():
+        factor = gr.Slider(0, 1.5, 0.7, step=0.05, label="details that are there: calmer below 1, livelier above 1")
+        strengthen = gr.Button("Make calmer or livelier")
+    with gr.Row():
+        undo, download = gr.Button("Undo"), gr.DownloadButton("Download the picture as PNG")
+    with gr.Accordion("A picture of yours, large already", open=False):
+        own = _upload("picture of yours", height=200)
+    changed = [editor, slider, status, download, edit]
+    how = {**ONE_AT_A_TIME, "show_progress_on": slider}
+    draw.click(answers.draw, [edit, editor, temperature, seed], changed, **how)
+    new_seed = draw_other.click(lambda seed: int(seed or 0) + 1, seed, seed, api_visibility="private")
+    new_seed.success(answers.draw, [edit, editor, temperature, seed], changed, **how)
+    strengthen.click(answers.strengthen, [edit, editor, factor], changed, **how)
+    undo.click(answers.undo, [edit, editor], changed, show_progress_on=slider)
+    own.upload(answers.begin_own, [network, own, edit], changed, show_progress_on=slider)
+    return changed
 
 
 def _add_transfer(answers: Answers, network: gr.Radio) -> None:
-    gr.Markdown(
-        "Paste something into a photograph and let the flow fit it in: it keeps the details of the edited "
-        "image and the colours and the light of the original."
-    )
+    gr.Markdown(TRANSFER)
     with gr.Row():
-        edited = gr.Image(type="pil", label="edited", sources=["upload", "clipboard"])
-        original = gr.Image(type="pil", label="original", sources=["upload", "clipboard"])
-        result = gr.Image(label="result", format="png", buttons=BUTTONS)
+        edited, original = _upload("edited"), _upload("original")
+        result = _shown("result")
     button = gr.Button("Transfer", variant="primary")
     gr.Examples([list(transfer_example())], [edited, original], label="a part in another light")
     button.click(answers.transfer, [network, edited, original], result, **ONE_AT_A_TIME)
 
 
-def _answered(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do ``work``; a user's mistake becomes a line on the page."""
-    if any(argument is None for argument in arguments):
-        raise gr.Error("an image is missing: choose one first", print_exception=False)
-    try:
-        return work(*arguments)
-    except UserError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+def _shown(label: str) -> gr.Image:
+    """Add an image that is only shown."""
+    return gr.Image(label=label, alt_text=label, format="png", buttons=BUTTONS)
 
 
-def _archive(answer: Answer, folder: Path) -> str:
-    """Write a zip of the pictures, as they are; the page makes its copy of it at once."""
-    path = folder / "srflow.zip"
-    with zipfile.ZipFile(path, "w") as zipped:
-        for picture, title in answer.pictures:
-            with zipped.open(f"{title.replace(' ', '_')}.png", "w") as file:
-                Image.fromarray(picture).save(file, "PNG")
-    return str(path)
+def _upload(label: str, **settings: Any) -> gr.Image:
+    """Add an image that is handed on as the file that was uploaded: Gradio's own reading loses depth and turns."""
+    how = {"type": "filepath", "format": "png", "sources": ["upload", "clipboard"], **settings}
+    image = gr.Image(label=label, alt_text=label, **how)
+    image.preprocess = lambda payload: payload and payload.path
+    return image
