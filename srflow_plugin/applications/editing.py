@@ -20,8 +20,8 @@ def interpolate(net: SRFlowNet, first: Tensor, second: Tensor, lq: Tensor, steps
 
     All are decoded on ``lq``; what lies between is itself a possible HR image.
     """
-    if steps < 2:
-        raise UserError(f"steps must be 2 or more, for the two ends, not {steps}")
+    if not isinstance(steps, int) or steps < 2:
+        raise UserError(f"steps must be a whole number from 2 on, for the two ends, not {steps}")
     (start, _), (end, _) = (net.encode(image, lq) for image in (first, second))
     return torch.stack([net.decode(interpolate_latents(start, end, step / (steps - 1)), lq) for step in range(steps)])
 

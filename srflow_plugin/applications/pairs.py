@@ -12,6 +12,7 @@ from torch import Tensor
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
+from srflow_plugin.flow.precision import to_complete
 from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import heat_map
 from srflow_plugin.images.resize import bicubic_downscale
@@ -52,9 +53,13 @@ def read_pair(
     return to_tensor(image).to(device), to_tensor(small).to(device)
 
 
-def in_float64(net: SRFlowNet) -> SRFlowNet:
-    """Copy a network for computing in float64, in which the round trip of an 8 bit image is exact."""
-    return deepcopy(net).double()
+def in_float64(net: SRFlowNet, *images: Tensor) -> tuple[SRFlowNet, list[Tensor]]:
+    """Copy a network and images for computing in float64, in which the round trip of an 8 bit image is exact.
+
+    Where their device has no float64, the copies are on the CPU.
+    """
+    place = to_complete(next(net.parameters())).device
+    return deepcopy(net).to(place).double(), [image.to(place).double() for image in images]
 
 
 def to_picture(image: Tensor) -> np.ndarray:
@@ -77,6 +82,9 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 def write_map(path: Path, values: Tensor, unit: str, what: str = "") -> None:
     """Write a map (1, H, W), in colour or as .npy; print its mean, and of ``what``."""
     numbers = values[0].cpu().numpy()
+    bad = numbers.size - int(np.isfinite(numbers).sum())
+    if bad:
+        sys.stderr.write(f"{bad} of {numbers.size} pixels are not finite: the network does not know such an image\n")
     sys.stdout.write(f"mean {numbers.mean():.4f} {unit}{what}\n")
     if path.suffix == ".npy":
         with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:

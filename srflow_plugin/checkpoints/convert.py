@@ -9,7 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from srflow_plugin.checkpoints.fit import Weights, setting_buffers
-from srflow_plugin.checkpoints.load import SCALE_SUFFIX, UNUSED_PREFIX, read_checkpoint, weights_and_unused
+from srflow_plugin.checkpoints.load import (
+    SCALE_SUFFIX,
+    UNUSED_PREFIX,
+    check_finite,
+    read_checkpoint,
+    weights_and_unused,
+)
 from srflow_plugin.checkpoints.released import to_released
 from srflow_plugin.files import check_new_file, complete_or_absent
 
@@ -38,6 +44,7 @@ def convert(
     if one_sided_noise is not None:
         weights |= setting_buffers(one_sided_noise=float(one_sided_noise))
     weights = stored(weights, storage)
+    check_finite(weights, f"{source} as {storage}")
     with complete_or_absent(target) as unfinished:
         if released:
             _save(to_released(weights, unused), unfinished, target)

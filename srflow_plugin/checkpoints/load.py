@@ -6,11 +6,12 @@ released one (:mod:`released`).
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.fit import OLDEST_SETTINGS, Weights, check_fit, hyperparameters, setting_buffers
+from srflow_plugin.checkpoints.foreign import is_safetensors, what_is
 from srflow_plugin.checkpoints.released import from_released
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_is_file
 
 UNUSED_PREFIX = "unused."
 SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
@@ -31,6 +34,7 @@ WRAPPINGS = (
     *("net", "weights", "ema", "module"),
 )
 PREFIXES = ("module.", "_orig_mod.", "net_g.", "netG.", "generator.", "network.", "net.", "module.")
+TRAINING_STATE = {"iter", "optimizers", "schedulers"}
 SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
 logger = logging.getLogger(__name__)
 
@@ -68,34 +72,41 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file without running code from it."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; correct the path")
+    """Read a file without running code from it; its contents, not its name, say whether it is safetensors.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is something else, with what it is.
+    """
+    check_is_file(path)
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):
             return dict(load_file(path))
         _check_torch(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # As an open file: torch goes by the name otherwise. Its warnings are of other kinds of files.
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except (Exception, SafetensorError) as error:
-        raise UserError(f"{path} is not a readable checkpoint: {_reason(error)}") from None
+        # A file that is cut off sends PyTorch to places before its start, which is an OSError, too.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UserError(f"{path} is not a readable checkpoint: {_reason(error, path)}") from None
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
     return state
 
 
-def _reason(error: Exception) -> str:
-    """Say in a line why a file could not be read; PyTorch's own advice is to let it run code."""
+def _reason(error: Exception, path: Path) -> str:
+    """Say in a line of our own why a file could not be read; PyTorch's advice is to let it run code."""
     unknown = re.search(r"GLOBAL (\S+)", str(error))
     if unknown:
         return f"it holds {unknown[1]}, which is not loaded because that could run code"
-    if isinstance(error, UnpicklingError):
-        return "it is damaged, or holds something else than weights"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "there is not enough memory for it"
+    kind = what_is(path)
+    return f"it is {kind}" if kind else "it is damaged, or holds something else than weights"
 
 
 def _check_torch(path: Path) -> None:
@@ -185,16 +196,37 @@ def _unwrapped(state: Any, param_key: str) -> Any:
 
 
 def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights:
-    """Find a checkpoint's weights, without what is wrapped around them, in floating point."""
+    """Find a checkpoint's weights, without what is wrapped around them, in floating point.
+
+    Raises:
+        UserError: there are none, or they are not finite.
+    """
     flat = _unwrapped(state, param_key)
     if not isinstance(flat, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in flat.items()
     ):
+        if state.keys() >= TRAINING_STATE:
+            raise UserError(f"{name} is a training state: give its network, a file of the folder models beside it")
         raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
     # Of other networks a parameter may be called scale, too.
     scales = {key + SCALE_SUFFIX for key, value in flat.items() if value.dtype == torch.int8} & flat.keys()
-    return {
+    weights = {
         key: value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in scales else value
         for key, value in flat.items()
         if key not in scales
     }
+    check_finite(weights, name)
+    return weights
+
+
+def check_finite(weights: Weights, name: str) -> None:
+    """Refuse weights of which some are infinite or no numbers, in the float32 that networks compute in."""
+    for key, value in weights.items():
+        if value.layout != torch.strided:
+            raise UserError(f"{name} holds no weights that can be used: {key} is {value.layout}")
+        if value.is_floating_point() and not value.is_meta and not value.float().isfinite().all():
+            bad = int((~value.float().isfinite()).sum())
+            raise UserError(
+                f"{name} holds weights that are not finite: {key} has {bad} of {value.numel()}; it is damaged, or of a "
+                "training that diverged: take an earlier checkpoint"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_is_file
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SHIPPED = {4: WEIGHTS / "srflow_x4.safetensors", 8: WEIGHTS / "srflow_x8_face.safetensors"}
@@ -28,8 +29,7 @@ def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
         return SHIPPED[scale or DEFAULT_SCALE]
     path = Path(name)
     shipped = {weights.stem: weights for weights in SHIPPED.values()}
-    if not path.exists() and str(name) in shipped:
+    if str(name) in shipped and not path.exists():
         return shipped[str(name)]
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; correct the path")
+    check_is_file(path)
     return path

@@ -57,7 +57,11 @@ def test_maps_and_pictures_are_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert np.array_equal(np.load(tmp_path / "map.npy"), values[0].numpy())
     write_map(tmp_path / "map.png", values, "bits/dim")
     assert read_image(tmp_path / "map.png").shape[1] == 6
+    told = capsys.readouterr()
+    assert told.out.splitlines().count("mean 11.5000 bits/dim") == 2 and not told.err
+    write_map(tmp_path / "map.npy", torch.where(values > 20, torch.nan, values), "bits/dim")
+    assert capsys.readouterr().err == "3 of 24 pixels are not finite: the network does not know such an image\n"
     write_picture(tmp_path / "picture.png", noise_image(4, 6))
     assert np.array_equal(read_image(tmp_path / "picture.png"), noise_image(4, 6))
     lines = capsys.readouterr().out.splitlines()
-    assert lines.count("mean 11.5000 bits/dim") == 2 and lines[-1] == f"{tmp_path / 'picture.png'} is written."
+    assert lines[-1] == f"{tmp_path / 'picture.png'} is written."

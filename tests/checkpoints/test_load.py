@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import os
+import pickle
+import tarfile
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models import build_model
+from PIL import Image
+from safetensors.torch import save
 
 from srflow_plugin import RRDBNetX8, SRFlowNet, load_network
 from srflow_plugin.checkpoints.convert import convert
@@ -64,9 +74,6 @@ def test_a_checkpoint_older_than_a_setting_is_as_the_released_networks_are() -> 
 def bad_files(folder: Path) -> dict[str, tuple[Any, str]]:
     state = small_network().state_dict()
     released = released_like(small_network())
-    torch.save({"params": state}, folder / "whole.pth")
-    (folder / "cut.pth").write_bytes((folder / "whole.pth").read_bytes()[:-5000])
-    (folder / "text.safetensors").write_text("text")
 
     def without(weights: Weights, key: str) -> Weights:
         assert key in weights
@@ -74,8 +81,22 @@ def bad_files(folder: Path) -> dict[str, tuple[Any, str]]:
 
     return {
         "nothing there": (folder / "nowhere.pth", "nowhere.pth does not exist"),
-        "cut off": (folder / "cut.pth", "cut.pth is not a readable checkpoint"),
-        "not safetensors": (folder / "text.safetensors", "is not a readable checkpoint"),
+        "not finite": (
+            {**state, "encoder.conv_body.bias": torch.full((6,), math.nan)},
+            "encoder.conv_body.bias has 6 of 6",
+        ),
+        "not finite, wrapped": ({"params": {**state, "flow.x": torch.tensor([math.inf, 0])}}, "flow.x has 1 of 2"),
+        "not finite, released": ({**released, "RRDB.conv_first.bias": torch.tensor([-math.inf])}, "has 1 of 1"),
+        "not finite in float32": ({**state, "flow.x": torch.tensor([1e300, 1], dtype=torch.float64)}, "has 1 of 2"),
+        "not finite in 8 bits": (
+            {**state, "flow.x": torch.tensor([1], dtype=torch.int8), "flow.x.scale": torch.tensor([math.nan])},
+            "flow.x has 1 of 1",
+        ),
+        "sparse": ({**state, "flow.x": torch.eye(2).to_sparse()}, "flow.x is torch.sparse_coo"),
+        "a training's state": (
+            {"iter": 1, "epoch": 0, "optimizers": [], "schedulers": []},
+            "is a training state: give its network",
+        ),
         "another architecture": ({"body.0.rdb1.conv1.weight": torch.zeros(1)}, "holds an RRDB network, not SRFlow"),
         "no network": ({"a": torch.zeros(1)}, "holds no SRFlow network; its first key is 'a'"),
         "no weights": ({"params": {"a": 1}}, "holds no weights"),
@@ -95,6 +116,137 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             load_network(source)
         assert message in str(error.value) and "\n" not in str(error.value), case
+
+
+class Code:
+    """What runs code when it is unpickled the usual way."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("it_ran",)
+
+
+def written(write: Callable[[BytesIO], object]) -> bytes:
+    buffer = BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def image_as(kind: str) -> bytes:
+    return written(lambda file: Image.new("RGB", (8, 8)).save(file, kind))
+
+
+def zipped(file: BytesIO) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("net.pth", b"weights")
+
+
+def tarred(file: BytesIO) -> None:
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("net.pth"))
+
+
+def foreign_files() -> dict[str, tuple[bytes, str]]:
+    """Contents of files that hold no weights, with what is said of them."""
+    weights = {"a": torch.zeros(1000)}
+    ours, legacy = (
+        written(lambda file, new=new: torch.save(weights, file, _use_new_zipfile_serialization=new))  # type: ignore[misc]
+        for new in (True, False)
+    )
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 5000\n"
+    broken = "is cut off or damaged: its download broke"
+    return {
+        "png": (image_as("PNG"), "it is a PNG image"),
+        "jpeg": (image_as("JPEG"), "it is a JPEG image"),
+        "gif": (image_as("GIF"), "it is a GIF image"),
+        "tiff": (image_as("TIFF"), "it is a TIFF image"),
+        "webp": (image_as("WEBP"), "it is a WebP image"),
+        "bmp": (image_as("BMP"), "it is a BMP image"),
+        "zip": (written(zipped), "it is a zip archive of net.pth: unpack it"),
+        "tar": (written(tarred), "it is a tar archive: unpack it"),
+        "gzip": (gzip.compress(ours), "it is a gzip archive: unpack it"),
+        "text": (b"# A read me of a network\n", "it is a text ('A read me of a network')"),
+        "a long text": ("Größe ".encode() * 2000, "it is a text ('Größe Größe"),
+        "json": (b'{"architectures": ["SRFlow"]}', "it is a JSON text"),
+        "empty": (b"", "it is empty"),
+        "a few bytes": (b"weights", "it is only 7 bytes long"),
+        "zeros": (bytes(9000), "it is full of zeros"),
+        "noise": (np.random.default_rng(0).bytes(9000), "it is damaged, or holds something else than weights"),
+        "a web page": (b"\n<!DOCTYPE html>\n<title>404</title>", "it is a web page, as a download that failed leaves"),
+        "an error of a server": (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "it is a web page"),
+        "Git LFS": (pointer, "it is what Git LFS leaves in place of a file: fetch that with `git lfs pull`"),
+        "cut off": (ours[:-500], broken),
+        "cut off early": (ours[:40], broken),
+        "of older PyTorch, cut off": (legacy[:-500], broken),
+        "safetensors, cut off": (save(weights)[:-500], "it is cut off after"),
+        "safetensors, cut off in its header": (save(weights)[:30], "it is cut off after 30 bytes"),
+        "code": (
+            written(lambda file: torch.save({"params": Code()}, file)),
+            ".mkdir, which is not loaded because that",
+        ),
+        "code of a text": (b"cposix\nsystem\n(S'mkdir it_ran'\ntR.", "posix.system, which is not loaded"),
+        "code of a pickle": (
+            pickle.dumps(Code(), protocol=4),
+            "it is a pickle of Python's objects, which is not loaded",
+        ),
+        "numbers of NumPy": (pickle.dumps({"a": np.zeros(300)}, protocol=5), "it is a pickle of Python's objects"),
+        "an array": (written(lambda file: np.save(file, np.zeros(9))), "it is a NumPy array"),
+        "a tensor": (written(lambda file: torch.save(torch.zeros(9), file)), "it holds a Tensor"),
+        "a whole network": (
+            written(lambda file: torch.save(torch.nn.Linear(1, 1), file)),
+            "linear.Linear, which is not",
+        ),
+    }
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ""])
+@pytest.mark.parametrize("kind", foreign_files())
+def test_files_of_another_kind_are_called_what_they_are(
+    kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    contents, message = foreign_files()[kind]
+    recwarn.clear()
+    path = Path(f"net{suffix}")
+    path.write_bytes(contents)
+    for read in (load_network, lambda path: convert(path, Path("out.pth"))):
+        with pytest.raises(UserError) as error:
+            read(path)
+        text = str(error.value)
+        assert text.startswith(f"{path} is not a ") and message in text and len(text) < 200
+        assert not {"\n", "\x1b"} & {*text} and "weights_only" not in text and "torch.load" not in text
+    assert [*Path().iterdir()] == [path] and not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt", ""])
+def test_what_a_file_holds_counts_not_its_name(suffix: str, tmp_path: Path) -> None:
+    state = small_network().state_dict()
+    for contents in (save(state), written(lambda file: torch.save(state, file))):
+        (tmp_path / f"net{suffix}").write_bytes(contents)
+        assert load_network(tmp_path / f"net{suffix}").scale == 4
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, message in {
+        tmp_path: "is a folder; give a file",
+        tmp_path / "file" / "net.pth": "does not exist; correct the path",
+        tmp_path / "nowhere.pth": "does not exist; correct the path",
+        tmp_path / ("long" * 1000): "cannot be read: File name too long",
+        Path("with\0zero"): "is no name of a file",
+        **({Path("/dev/zero"): "is not a file, but a device"} if Path("/dev/zero").exists() else {}),
+    }.items():
+        with pytest.raises(UserError) as error:
+            load_network(path)
+        assert message in str(error.value)
+
+
+def test_weights_that_a_smaller_type_cannot_hold_are_not_converted(tmp_path: Path) -> None:
+    state = {**small_network().state_dict(), "flow.levels.0.bijections.1.invconv.weight": torch.full((12, 12), 1e5)}
+    torch.save({"params": state}, tmp_path / "net.pth")
+    convert(tmp_path / "net.pth", tmp_path / "same.pth")
+    with pytest.raises(UserError, match=r"net\.pth as half holds weights that are not finite: flow\..* has 144 of 144"):
+        convert(tmp_path / "net.pth", tmp_path / "half.pth", storage="half")
+    assert not (tmp_path / "half.pth").exists()
 
 
 def rrdb_and_encoder(scale: int, network: type[RRDBNet] = RRDBNet) -> tuple[RRDBNet, SRFlowNet]:
