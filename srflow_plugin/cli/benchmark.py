@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar=("NAME", "HR", "LR"),
         dest="sets",
-        help="a data set: its name in tables, its folders of images; may be repeated",
+        help="a data set: its name in tables, its folders of images, paired by name (1.png, 1x4.png); may be repeated",
     )
     _add_method_arguments(parser)
     arguments.add_resample(parser, default=None)
@@ -73,7 +73,7 @@ def _add_method_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("NAME", "DIR"),
-        help="another method's files: in DIR or DIR/SET, 000000_sample00000.png or named as the HR image, and more",
+        help="another method's files: in DIR or DIR/SET, named as the HR or LR image, or 000000_sample00000.png",
     )
 
 
@@ -82,8 +82,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("nothing to compare: give --checkpoint, --network, --images or --bicubic")
     with needs("train", "srflow benchmark"):
         from srflow_plugin.devices import choose_device
-        from srflow_plugin.leaderboard.draw import Settings, find_set
+        from srflow_plugin.leaderboard.draw import Settings
         from srflow_plugin.leaderboard.run import check_names, choose_methods, run_benchmark
+        from srflow_plugin.leaderboard.sets import find_set
 
     sets = [find_set(name, Path(hr), Path(lr)) for name, hr, lr in args.sets]
     methods = choose_methods(

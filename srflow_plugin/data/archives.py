@@ -16,9 +16,10 @@ from tqdm import tqdm
 from srflow_plugin.data.download import check_free
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
-from srflow_plugin.images.files import IMAGE_SUFFIXES
+from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN")  # beginnings of the names of folders that systems make
 
 
 class Member(NamedTuple):
@@ -65,7 +66,8 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
     with _members(archive) as members:
         chosen = _of_folder(members, archive, folder)
         if target.exists():
-            if {path.name: path.stat().st_size for path in target.iterdir()} != {m.path.name: m.size for m in chosen}:
+            there = {path.name: path.stat().st_size for path in target.iterdir() if is_image_file(path)}
+            if there != {member.path.name: member.size for member in chosen}:
                 raise UserError(f"{target} holds other images than {archive}; delete it, it will be made anew")
             return target
         missing = [member for member in chosen if not _is_there(unfinished / member.path.name, member)]
@@ -108,8 +110,8 @@ def _members(archive: Path) -> Iterator[list[Member]]:
             yield [
                 member
                 for member in members
-                if member.path.suffix.lower() in IMAGE_SUFFIXES
-                and not any(part.startswith((".", "__MACOSX")) for part in member.path.parts if part != ".")
+                if is_image_file(Path(member.path.name))
+                and not any(part.startswith(HIDDEN) for part in member.path.parts if part != ".")
             ]
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         # RuntimeError: zipfile's answer to an encrypted member

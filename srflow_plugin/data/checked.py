@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import PNG_START, read_bytes
 
 Sample = dict[str, Any]
-PNG_END = b"IEND\xaeB`\x82"
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_START, JPEG_END, JPEG_ALONE = b"\xff\xd8\xff", b"\xd9", (b"\x01", b"\xd8")  # markers, the last without a length
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # none of what compressed pixels may hold
 
 
 class BadImageError(UserError):
@@ -174,10 +176,8 @@ def check_image(data: bytes, name: str) -> str:
     Raises:
         UserError: it cannot be used, with what to do.
     """
-    if data.startswith((PNG_START, JPEG_START)):
-        end = PNG_END if data.startswith(PNG_START) else JPEG_END
-        if not data.rstrip(b"\0\r\n ").endswith(end):
-            raise UserError(f"{name} is truncated; fetch or make it again")
+    if is_truncated(data):
+        raise UserError(f"{name} is truncated; fetch or make it again")
     if data.startswith(PNG_START):
         bits, colour = data[24], data[25]
         channels = {0: 1, 4: 2, 6: 4}.get(colour, 3)
@@ -191,6 +191,33 @@ def check_image(data: bytes, name: str) -> str:
     if channels in (2, 4):
         raise UserError(f"{name} has an alpha channel; flatten it")
     return f"{name} is grey; it is used as three equal channels" if channels == 1 else ""
+
+
+def is_truncated(data: bytes) -> bool:
+    """Tell from its parts that a PNG or JPEG file ends too early; what follows its end, as of a phone, is no fault."""
+    if data.startswith(PNG_START):
+        return _end_of_png(data) > len(data)
+    return data.startswith(JPEG_START) and not _has_jpeg_end(data)
+
+
+def _end_of_png(data: bytes) -> int:
+    position, kind = len(PNG_START), b""
+    while kind != b"IEND" and position <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\0"))
+        position += 12 + length
+    return position
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Go from marker to marker; a small picture inside has an end of its own."""
+    position = 2
+    while marker := JPEG_MARKER.search(data, position):
+        position, kind = marker.end(), marker.group()[1:]
+        if kind == JPEG_END:
+            return True
+        if kind not in JPEG_ALONE:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:

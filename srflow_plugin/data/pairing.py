@@ -21,20 +21,22 @@ from srflow_plugin.progress import with_progress
 LISTS = ("meta_info_file", "meta_info")  # keys of data sets that name a list of images
 SIZE = re.compile(r"\s+\(?\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)?(\s+\d+)?$")  # what may follow a name in a list
 READERS = 8  # threads, which mostly wait for the disk
+OF_OPENCV = {".jfif", ".exr", ".hdr", ".pic", ".pxm", ".ras", ".sr"}  # image files that Pillow may not know
 MANY = 2000  # files from which on a bar shows how far it is
 Paths = list[dict[str, str]]
 
 
 @contextmanager
 def paired_quickly(kind: type) -> Iterator[None]:
-    """Let a data set that pairs files by BasicSR's functions do so by the ones of this module, in the block.
+    """Let a data set that finds files by BasicSR's functions do so by the ones of this module, in the block.
 
-    BasicSR's look every name up in a list: 160,000 pairs take minutes.
+    BasicSR's look every name up in a list: 160,000 pairs take minutes; and they take every file for an image.
     """
     module = vars(sys.modules[kind.__module__])
     ours: dict[str, Callable[..., Any]] = {
         "paired_paths_from_folder": pairs_of_folders,
         "paired_paths_from_meta_info_file": pairs_of_list,
+        "scandir": image_names,
     }
     before = {name: module[name] for name in ours if name in module}
     module.update({name: ours[name] for name in before})
@@ -42,6 +44,15 @@ def paired_quickly(kind: type) -> Iterator[None]:
         yield
     finally:
         module.update(before)
+
+
+def image_names(
+    folder: str, suffix: str | tuple[str, ...] | None = None, recursive: bool = False, full_path: bool = False
+) -> Iterator[str]:
+    """List the images of a folder, as BasicSR's ``scandir`` lists files: none of a system (``Thumbs.db``), no text."""
+    known = Image.registered_extensions().keys() | OF_OPENCV
+    names: Iterator[str] = scandir(folder, suffix, recursive, full_path)
+    return (name for name in names if PurePath(name).suffix.lower() in known)
 
 
 def pairs_of_folders(folders: Sequence[str], keys: Sequence[str], filename_tmpl: str) -> Paths:
@@ -55,7 +66,7 @@ def pairs_of_folders(folders: Sequence[str], keys: Sequence[str], filename_tmpl:
     Raises:
         UserError: an image has no partner; with the template that would fit.
     """
-    inputs, gts = (sorted(scandir(folder)) for folder in folders)
+    inputs, gts = (sorted(image_names(folder)) for folder in folders)
     known = set(inputs)
     for name in gts:
         if _input_name(name, filename_tmpl) not in known:

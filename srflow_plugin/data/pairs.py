@@ -6,30 +6,99 @@ meta_info.txt before they are in the LMDB.
 
 from __future__ import annotations
 
-import glob
+import hashlib
 import json
+import os
 import shutil
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import lmdb
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
+from srflow_plugin.images.files import is_image_file
 
-MAP_SIZE = 2**40  # address space, not disk; as BasicSR
+FIRST_SIZE, MOST_GROWTH = 2**24, 2**30  # bytes of a map: address space, on Windows of the file as well
+LONGEST_KEY, LONGEST_NAME = 180, 220  # bytes: of files that are called so, too, and of what follows; the most is 255
 PNG_COMPRESSION = 1
 SETTINGS_FILE = "prepared.json"
+HINT = "what is done is kept: start the command again when that is mended"
+
+Result = TypeVar("Result")
 
 
 class Pair(NamedTuple):
     """One HR image and its LR, as PNG bytes."""
 
-    key: str
     hr_png: bytes
     lr_png: bytes
+
+
+def lmdb_key(name: str) -> str:
+    """Spell a name as an LMDB key: percent-encoded, since BasicSR encodes keys as ASCII and cuts them at a dot.
+
+    >>> lmdb_key("été 1.5")
+    '%C3%A9t%C3%A9%201%2E5'
+    """
+    key = quote(os.fsencode(name), safe="").replace(".", "%2E")
+    return key if len(key) <= LONGEST_KEY else f"{key[: LONGEST_KEY - 17]}~{_digest(key)}"
+
+
+def file_key(name: str) -> str:
+    """Spell a name as the beginning of a file's: as it is, unless nothing could follow it."""
+    start = os.fsencode(name)
+    if len(start) <= LONGEST_NAME:
+        return name
+    return f"{start[: LONGEST_NAME - 17].decode(errors='ignore')}~{_digest(name)}"
+
+
+class GrowingLmdb:
+    """An LMDB to be written, whose map grows with it: not every machine gives address space away.
+
+    Raises:
+        UserError: it cannot be opened or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:  # writes survive this process without sync
+            self.environment = lmdb.open(str(folder), map_size=FIRST_SIZE, sync=False)
+        except lmdb.Error as error:
+            raise UserError(f"{folder} cannot be opened: {error}; {HINT}") from None
+
+    def read(self, look: Callable[[lmdb.Transaction], Result]) -> Result:
+        """Hand out what is there."""
+        with self.environment.begin() as transaction:
+            return look(transaction)
+
+    def write(self, change: Callable[[lmdb.Transaction], None]) -> None:
+        """Make all of a change, or nothing of it."""
+        try:
+            while not self._fits(change):
+                size = self.environment.info()["map_size"]
+                self.environment.set_mapsize(size + min(size, MOST_GROWTH))
+        except lmdb.Error as error:
+            raise UserError(f"{self.folder} cannot be written: {error}; {HINT}") from None
+
+    def _fits(self, change: Callable[[lmdb.Transaction], None]) -> bool:
+        try:
+            with self.environment.begin(write=True) as transaction:
+                change(transaction)
+        except lmdb.MapFullError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close it; writes that :meth:`sync` has not made safe survive this process, and not the machine."""
+        self.environment.close()
+
+    def sync(self) -> None:
+        """Put all on the disk."""
+        self.environment.sync(True)
 
 
 class LmdbWriter:
@@ -54,6 +123,7 @@ class LmdbWriter:
         self.unfinished = tuple(path.with_name(f"{path.stem}.unfinished.lmdb") for path in self.final)
         self.settings = settings
         self._rename()  # where a kill came between the two
+        self.tiled = settings.get("crop_size") is not None
         self.complete = hr.exists() and lr.exists() and _read_settings(hr / SETTINGS_FILE) == settings
         for path in self.final:
             if path.exists() and not self.complete:
@@ -66,38 +136,39 @@ class LmdbWriter:
             self.discard()
         for path in self.unfinished:
             path.mkdir(parents=True, exist_ok=True)
-        # Writes survive this process without sync; finish() makes them survive the machine.
-        self.databases = [lmdb.open(str(path), map_size=MAP_SIZE, sync=False) for path in self.unfinished]
+        self.databases = [GrowingLmdb(path) for path in self.unfinished]
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
-        (self.unfinished[0] / SETTINGS_FILE).write_text(json.dumps(settings))
+        (self.unfinished[0] / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
 
     def has(self, key: str) -> bool:
         """Say whether an image has been put: LR comes last, and all of an image at once."""
-        with self.databases[1].begin() as transaction:
-            return any(transaction.get(name.encode()) is not None for name in (key, tile_key(key, 1)))
+        first = _names(key, 1, self.tiled)[0].encode()
+        return self.databases[1].read(lambda transaction: transaction.get(first) is not None)
 
-    def put(self, pairs: Iterable[Pair]) -> None:
+    def put(self, key: str, pairs: Sequence[Pair]) -> None:
         """Write all tiles of an image, or none."""
-        pairs = list(pairs)
-        for database, kind in zip(self.databases, ("hr_png", "lr_png"), strict=True):
-            with database.begin(write=True) as transaction:
-                for pair in pairs:
-                    transaction.put(pair.key.encode("ascii"), getattr(pair, kind))
+        names = _names(key, len(pairs), self.tiled)
+        for database, pngs in zip(self.databases, zip(*pairs, strict=True), strict=False):
+
+            def put_all(transaction: lmdb.Transaction, pngs: Sequence[bytes] = pngs) -> None:
+                for name, png in zip(names, pngs, strict=True):
+                    transaction.put(name.encode(), png)
+
+            database.write(put_all)
 
     def finish(self) -> int:
         """List the images, give both LMDBs their names; return the number of pairs."""
         for database, path in zip(self.databases, self.unfinished, strict=True):
-            with database.begin() as transaction:
-                lines = [_line(key.decode(), png) for key, png in transaction.cursor()]
-            (path / "meta_info.txt").write_text("".join(lines))
-            database.sync(True)
+            lines = database.read(_lines)
+            (path / "meta_info.txt").write_text("".join(lines), encoding="utf-8")
+            database.sync()
             database.close()
         self._rename()
         return len(lines)
 
     def count(self) -> int:
         """Count the pairs of a complete pair of LMDBs."""
-        return len((self.final[0] / "meta_info.txt").read_text().splitlines())
+        return len((self.final[0] / "meta_info.txt").read_text(encoding="utf-8").splitlines())
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -110,11 +181,13 @@ class LmdbWriter:
             database.close()
 
     def _forget(self, keys: set[str]) -> None:
+        def forget(transaction: lmdb.Transaction) -> None:
+            for name in [bytes(name) for name, _ in transaction.cursor()]:
+                if _key_of(name.decode(), self.tiled) in keys:
+                    transaction.delete(name)
+
         for database in reversed(self.databases):  # LR first: it says what is there
-            with database.begin(write=True) as transaction:
-                for name in [bytes(name) for name, _ in transaction.cursor()]:
-                    if {name.decode(), name.decode().rpartition("_s")[0]} & keys:
-                        transaction.delete(name)
+            database.write(forget)
 
     def _rename(self) -> None:
         moves = list(zip(self.unfinished, self.final, strict=True))
@@ -130,6 +203,7 @@ class FolderWriter:
     def __init__(self, hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, Any]) -> None:
         self.folders = (hr, lr)
         self.settings = {**settings, "images": images}
+        self.tiled = settings.get("crop_size") is not None
         self.settings_file = hr.with_name(SETTINGS_FILE)  # BasicSR takes every file in the folders for an image
         begun = _read_settings(self.settings_file) or {}
         self.complete = begun == {**self.settings, "pairs": self.count()}
@@ -137,40 +211,44 @@ class FolderWriter:
             return
         begun_images = begun.pop("images", {})
         begun.pop("pairs", None)
-        if any(folder.exists() and any(folder.iterdir()) for folder in self.folders) and begun != settings:
+        has_images = any(is_image_file(path) for path in (*hr.glob("*"), *lr.glob("*")))
+        if has_images and begun != settings:
             raise UserError(
                 f"{hr} or {lr} holds something else, or images made otherwise; delete it or choose another name"
             )
         for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
-        for key, version in begun_images.items():
-            if images.get(key) != version:
-                self._forget(key)
-        self.settings_file.write_text(json.dumps(self.settings))
+        self._forget({key for key, version in begun_images.items() if images.get(key) != version})
+        self.settings_file.write_text(json.dumps(self.settings), encoding="utf-8")
 
     def has(self, key: str) -> bool:
-        return any((self.folders[1] / f"{name}.png").exists() for name in (key, tile_key(key, 1)))
+        return (self.folders[1] / f"{_names(key, 1, self.tiled)[0]}.png").exists()
 
-    def put(self, pairs: Iterable[Pair]) -> None:
-        for pair in reversed(list(pairs)):  # the first tile's LR image comes last: has() looks at it
-            for folder, png in zip(self.folders, (pair.hr_png, pair.lr_png), strict=True):
-                with complete_or_absent(folder / f"{pair.key}.png") as unfinished:
-                    unfinished.write_bytes(png)
+    def put(self, key: str, pairs: Sequence[Pair]) -> None:
+        names = _names(key, len(pairs), self.tiled)
+        for name, pair in reversed([*zip(names, pairs, strict=True)]):  # has() looks at the first one's LR image
+            for folder, png in zip(self.folders, pair, strict=True):
+                try:
+                    with complete_or_absent(folder / f"{name}.png") as unfinished:
+                        unfinished.write_bytes(png)
+                except OSError as error:
+                    raise UserError(f"{folder} cannot be written: {error.strerror}; {HINT}") from None
 
     def finish(self) -> int:
-        self.settings_file.write_text(json.dumps({**self.settings, "pairs": self.count()}))
+        self.settings_file.write_text(json.dumps({**self.settings, "pairs": self.count()}), encoding="utf-8")
         return self.count()
 
     def count(self) -> int:
-        return len(list(self.folders[1].glob("*.png")))
+        return sum(map(is_image_file, self.folders[1].iterdir())) if self.folders[1].exists() else 0
 
     def close(self) -> None:
         pass
 
-    def _forget(self, key: str) -> None:
+    def _forget(self, keys: set[str]) -> None:
         for folder in reversed(self.folders):
-            for path in (folder / f"{key}.png", *sorted(folder.glob(f"{glob.escape(key)}_s[0-9][0-9][0-9]*.png"))):
-                path.unlink(missing_ok=True)
+            for path in filter(is_image_file, [*folder.iterdir()]):
+                if _key_of(path.stem, self.tiled) in keys:
+                    path.unlink()
 
 
 def open_writer(hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, Any]) -> LmdbWriter | FolderWriter:
@@ -180,20 +258,42 @@ def open_writer(hr: Path, lr: Path, settings: dict[str, Any], images: dict[str, 
     return (LmdbWriter if hr.suffix == ".lmdb" else FolderWriter)(hr, lr, settings, images)
 
 
+def key_for(hr: Path) -> Callable[[str], str]:
+    """Choose how the writer for such a path spells names."""
+    return lmdb_key if hr.suffix == ".lmdb" else file_key
+
+
 def tile_key(key: str, number: int) -> str:
     """Key of an image's tile, counted from 1."""
     return f"{key}_s{number:03d}"
 
 
+def _names(key: str, count: int, tiled: bool) -> list[str]:
+    """Keys of what is stored of an image: of its tiles, or its own."""
+    return [tile_key(key, number) for number in range(1, count + 1)] if tiled else [key] * min(count, 1)
+
+
+def _key_of(name: str, tiled: bool) -> str:
+    """Key of the image that something stored is of."""
+    return name.rpartition("_s")[0] if tiled else name
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
 def _read_settings(path: Path) -> dict[str, Any] | None:
     try:
-        settings: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except ValueError:
         return None
     return settings
 
 
-def _line(key: str, png: bytes) -> str:
-    """Make an image's line of meta_info.txt; height and width stand in the PNG's header."""
-    width, height = struct.unpack(">II", png[16:24])
-    return f"{key}.png ({height},{width},3) {PNG_COMPRESSION}\n"
+def _lines(transaction: lmdb.Transaction) -> list[str]:
+    """Make the lines of meta_info.txt, one for each image; height and width stand in the PNG's header."""
+    lines = []
+    for key, png in transaction.cursor():
+        width, height = struct.unpack(">II", bytes(png[16:24]))
+        lines.append(f"{bytes(key).decode()}.png ({height},{width},3) {PNG_COMPRESSION}\n")
+    return lines

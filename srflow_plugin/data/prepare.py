@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from srflow_plugin.data.checked import read_bgr
 from srflow_plugin.data.download import check_free
-from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, open_writer, tile_key
+from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, key_for, open_writer
 from srflow_plugin.data.parallel import in_parallel
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.resize import Border, bicubic_downscale
@@ -38,6 +38,8 @@ def write_pairs(
     center_crop: int | None = None,
 ) -> int:
     """Write images and their MATLAB-bicubic LR under the same names, as two LMDBs or two folders of PNG files.
+
+    Folders have the images' own names, LMDBs have them percent-encoded.
 
     A run that was killed, or found an image that cannot be used, goes on where it was when it is started again.
 
@@ -64,19 +66,19 @@ def write_pairs(
 
 def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any], num_workers: int | None) -> int:
     """Write the pairs that are not there."""
-    versions, crop_size = _versions(images), settings["crop_size"]
+    versions, crop_size = _versions(images, key_for(hr)), settings["crop_size"]
     writer = open_writer(hr, lr, settings, versions)
     if writer.complete:
         return writer.count()
-    todo = [path for path, key in zip(images, versions, strict=True) if not writer.has(key)]
+    todo = {path: key for path, key in zip(images, versions, strict=True) if not writer.has(key)}
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
     make = partial(make_pairs, **settings)
     try:
-        check_space(todo, hr.parent, settings["scale"], settings["center_crop"])
+        check_space([*todo], hr.parent, settings["scale"], settings["center_crop"])
         with closing(in_parallel(make, todo, workers)) as made:
             bar = tqdm(made, total=len(images), initial=len(images) - len(todo), unit="image")
-            for path, pairs in zip(todo, bar, strict=True):
-                writer.put(pairs)
+            for (path, key), pairs in zip(todo.items(), bar, strict=True):
+                writer.put(key, pairs)
                 if not pairs:
                     tqdm.write(f"{path} is smaller than {crop_size}x{crop_size} and left out", file=sys.stderr)
         if not any(writer.has(key) for key in versions):
@@ -124,12 +126,11 @@ def make_pairs(
     # Downscaled whole, then cut: tiles see their neighbours' pixels, not a border of their own.
     small = bicubic_downscale(image, scale, border)
     pairs = []
-    for number, (top, left) in enumerate(_tile_corners(height, width, crop_size, scale), start=1):
+    for top, left in _tile_corners(height, width, crop_size, scale):
         tile_height, tile_width = min(crop_size or height, height), min(crop_size or width, width)
         hr = image[top : top + tile_height, left : left + tile_width]
         lr = small[top // scale : (top + tile_height) // scale, left // scale : (left + tile_width) // scale]
-        key = _key(path) if crop_size is None else tile_key(_key(path), number)
-        pairs.append(Pair(key, _encode(hr), _encode(lr)))
+        pairs.append(Pair(_encode(hr), _encode(lr)))
     return pairs
 
 
@@ -139,21 +140,15 @@ def _check_cuts(scale: int, crop_size: int | None, center_crop: int | None) -> N
             raise UserError(f"{what} {size} must be a multiple of scale {scale}")
 
 
-def _versions(images: Sequence[Path]) -> dict[str, Any]:
-    """Make the images' LMDB keys, which must differ, each with what tells another version of the image."""
-    keys = [_key(path) for path in images]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise UserError(f"two images would be stored as {twice!r}; rename one")
-    return {key: [str(path), path.stat().st_size] for key, path in zip(keys, images, strict=True)}
-
-
-def _key(path: Path) -> str:
-    """Make the LMDB key of an image: BasicSR cuts keys at the first dot and encodes them as ASCII."""
-    key = path.stem.replace(".", "_").replace(" ", "_")
-    if not key.isascii():
-        raise UserError(f"{path}: the name must be ASCII to become an LMDB key; rename the file")
-    return key
+def _versions(images: Sequence[Path], spell: Callable[[str], str]) -> dict[str, Any]:
+    """Make the images' keys, which must differ, each with what tells another version of the image."""
+    by_key: dict[str, Path] = {}
+    for path in images:
+        key = spell(path.stem)
+        if key in by_key:
+            raise UserError(f"{by_key[key]} and {path} would both be stored as {key!r}; rename one")
+        by_key[key] = path
+    return {key: [str(path), path.stat().st_size] for key, path in by_key.items()}
 
 
 def _tile_corners(height: int, width: int, size: int | None, scale: int) -> list[tuple[int, int]]:

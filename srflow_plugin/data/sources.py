@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, archive_stem, split_archive, unpack
 from srflow_plugin.data.known_sets import KNOWN_SETS, KnownSet, fetch
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import find_images
+from srflow_plugin.images.files import find_images, is_image_file
 
 
 def known_sets_of(sources: Sequence[str]) -> list[KnownSet]:
@@ -21,7 +23,9 @@ def images_of(source: str, downloads: Path) -> list[Path]:
     """List the images of a source, which is unpacked and fetched as need be."""
     path = Path(source)
     if path.is_dir():
-        return find_images(path)
+        images = find_images(path)
+        _tell_left_out(path)
+        return images
     archive = split_archive(path)
     if archive is not None:
         file, folder = archive
@@ -31,6 +35,15 @@ def images_of(source: str, downloads: Path) -> list[Path]:
     raise UserError(
         f"{source} is no folder, archive ({', '.join(ARCHIVE_SUFFIXES)}) or known data set ({', '.join(KNOWN_SETS)})"
     )
+
+
+def _tell_left_out(folder: Path) -> None:
+    """Count what lies in a folder and is not taken."""
+    others = [path for path in folder.iterdir() if not path.name.startswith(".") and not is_image_file(path)]
+    if others:
+        kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without an ending" for path in others)
+        told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        sys.stderr.write(f"{folder}: {len(others)} others are no images that training reads, and left out ({told})\n")
 
 
 def agreed(setting: str, known: Sequence[KnownSet], default: Any) -> Any:

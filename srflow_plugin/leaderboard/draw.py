@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from basicsr.archs import build_network
 from torch import Tensor, nn
@@ -19,35 +18,22 @@ from tqdm import tqdm
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.load import flat_weights, load_network, read_checkpoint
+from srflow_plugin.devices import synchronize
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.images.files import find_images, read_image, write_image
+from srflow_plugin.images.files import is_image_file, write_image
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
 from srflow_plugin.leaderboard.records import Records
+from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair, read_pair
 from srflow_plugin.options.files import load_options
-from srflow_plugin.sampling.draw import Tile, draw
+from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.explosions import count_exploded
-from srflow_plugin.sampling.tiling import tile_side
+from srflow_plugin.sampling.tiling import Tile, tile_side
 from srflow_plugin.shares import in_shares, this_process
 
 OPTION_SUFFIXES = (".yml", ".yaml")
 Result = TypeVar("Result")
-
-
-class Pair(NamedTuple):
-    """An HR image and its LR image, as files."""
-
-    number: int  # in its data set, as in the names of the outputs
-    hr: Path
-    lr: Path
-
-
-class BenchmarkSet(NamedTuple):
-    """A data set, by the name that it has in tables."""
-
-    name: str
-    pairs: list[Pair]
 
 
 class Method(NamedTuple):
@@ -58,6 +44,7 @@ class Method(NamedTuple):
     num_samples: int = 1
     source: Path | None = None  # checkpoint, option file of a network, or the folder of files; None: bicubic upscaling
     draws: bool = True  # False: the files are there
+    files: dict[str, list[list[Path]]] | None = None  # those, by data set and image
 
     @property
     def family(self) -> str:
@@ -83,18 +70,6 @@ class Settings(NamedTuple):
     device: str
 
 
-def find_set(name: str, hr: Path, lr: Path) -> BenchmarkSet:
-    """Pair the images of two folders: the same names, or names that begin with the HR image's."""
-    hr_images, lr_images = find_images(hr), find_images(lr)
-    if len(hr_images) != len(lr_images):
-        raise UserError(f"{name}: {hr} has {len(hr_images)} images and {lr} {len(lr_images)}")
-    for one, other in zip(hr_images, lr_images, strict=True):
-        if not other.stem.startswith(one.stem):
-            raise UserError(f"{name}: {one.name} and {other.name} are no pair; give both the same name")
-    pairs = [Pair(number, *files) for number, files in enumerate(zip(hr_images, lr_images, strict=True))]
-    return BenchmarkSet(name, pairs)
-
-
 def fingerprint(source: Path) -> str:
     """Compute the first digits of a file's SHA-256; of a folder's, names, sizes and times of what is in it.
 
@@ -105,21 +80,18 @@ def fingerprint(source: Path) -> str:
         return hashlib.sha256(source.read_bytes() + weights.read_bytes()).hexdigest()[:12]
     if source.is_file():
         return hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    files = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.rglob("*.*"))
+    files = sorted(
+        (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in source.rglob("*") if is_image_file(path)
+    )
     return hashlib.sha256(repr(files).encode()).hexdigest()[:12]
 
 
 def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair) -> list[Path]:
-    """Find a method's outputs for an image: where they are, or where they will be."""
-    if method.draws:
-        directory = folder / "images" / dataset.name / method.name.replace(" ", "_")
-        return [directory / f"{pair.number:06d}_sample{sample:05d}.png" for sample in range(method.num_samples)]
-    assert method.source is not None
-    directory = method.source / dataset.name if (method.source / dataset.name).is_dir() else method.source
-    found = sorted(directory.glob(f"{pair.number:06d}_sample*.png")) or sorted(directory.glob(f"{pair.hr.stem}*.png"))
-    if not found:
-        raise UserError(f"{directory} has no {pair.number:06d}_sample00000.png and no {pair.hr.stem}*.png")
-    return found
+    """List a method's outputs for an image: where they are, or where they will be."""
+    if method.files is not None:
+        return method.files[dataset.name][pair.number]
+    directory = folder / "images" / dataset.name / method.name.replace(" ", "_")
+    return [directory / f"{pair.number:06d}_sample{sample:05d}.png" for sample in range(method.num_samples)]
 
 
 class Drawing(NamedTuple):
@@ -150,11 +122,16 @@ def draw_all(
     def undrawn(work: Drawing) -> list[Method]:
         return [method for method in work.methods if not _is_drawn(folder, work.dataset, method, work.pair, records)]
 
-    for source, of_source in by_source.items():
-        work = [Drawing(dataset, pair, of_source) for dataset in sets for pair in dataset.pairs]
+    all_work = {
+        source: [Drawing(dataset, pair, of_source) for dataset in sets for pair in dataset.pairs]
+        for source, of_source in by_source.items()
+    }
+    for source, work in all_work.items():  # before hours are spent on the first
+        _check_network(source, [one.dataset for one in work if undrawn(one)])
+    for source, work in all_work.items():
         done = sum(not undrawn(one) for one in work)
         network = _load(source, settings.device) if done < len(work) else None
-        is_shown, family = this_process().rank == 0, of_source[0].family
+        is_shown, family = this_process().rank == 0, by_source[source][0].family
         with (
             closing(in_shares(work, lambda one: one.name, lambda one: not undrawn(one), folder)) as shared,
             tqdm(total=len(work), initial=done, unit="image", desc=family, disable=not is_shown) as bar,
@@ -163,6 +140,14 @@ def draw_all(
                 _draw_image(folder, one.dataset, one.pair, undrawn(one), network, settings, records)
                 bar.update()
             bar.update(len(work) - bar.n)  # those that others have drawn
+
+
+def _check_network(source: Path | None, sets: Sequence[BenchmarkSet]) -> None:
+    """Check that a network can be loaded and is of the scale of all data sets that it is to draw."""
+    network = _load(source, "cpu") if sets else None
+    for dataset in sets:
+        if isinstance(network, SRFlowNet) and network.scale != dataset.scale:
+            raise UserError(f"{source} is a network of scale {network.scale}, {dataset.name} of scale {dataset.scale}")
 
 
 def _load(source: Path | None, device: str) -> nn.Module | None:
@@ -218,15 +203,12 @@ def _draw_image(
     settings: Settings,
     records: Records,
 ) -> None:
-    images = read_image(pair.hr), read_image(pair.lr)
-    scale = image_scale(pair, *images)
-    if isinstance(network, SRFlowNet) and network.scale != scale:
-        raise UserError(f"{methods[0].source} is a network of scale {network.scale}, {dataset.name} of scale {scale}")
-    gt, lq = (to_tensor(image).to(settings.device) for image in images)
+    pictures = read_pair(pair)
+    gt, lq = (to_tensor(image).to(settings.device) for image in (pictures.gt, pictures.lq))
     common: dict[str, float] = {}
     features = None
     most_samples = max(method.num_samples for method in methods)
-    if isinstance(network, SRFlowNet) and tile_side(settings.tile, lq, most_samples) is None:
+    if isinstance(network, SRFlowNet) and _is_whole(settings, lq, most_samples, network.scale):
         common["encoder_seconds"], features = _timed(network.features, lq)
         seed = settings.seed + pair.number
         common["code_length_seconds"], bits = _timed(network.code_length, gt, lq, seed, features)
@@ -239,7 +221,7 @@ def _draw_image(
         if isinstance(network, SRFlowNet):
             seconds, (samples, exploded) = _timed(_samples, network, lq, method, settings, pair.number, features)
         else:
-            seconds, samples = _timed(network or partial(bicubic_upscale, scale=scale), lq)
+            seconds, samples = _timed(network or partial(bicubic_upscale, scale=pictures.scale), lq)
             exploded = count_exploded(samples)
             if samples.shape != gt.shape:
                 raise UserError(f"{method.source} made {tuple(samples.shape)} of an image of {tuple(gt.shape)}")
@@ -253,6 +235,11 @@ def _draw_image(
             "files_seconds": files_seconds,
         }
         records.add(dataset.name, method.name, pair.hr.name, values)
+
+
+def _is_whole(settings: Settings, lq: Tensor, num_samples: int, scale: int) -> bool:
+    """Say if an image is drawn as one tile."""
+    return tile_side(settings.tile, lq.shape, num_samples, scale, lq.device) is None
 
 
 def _samples(
@@ -283,8 +270,7 @@ def _timed(work: Callable[..., Result], *arguments: Any, **options: Any) -> tupl
     start = time.perf_counter()
     with torch.no_grad():
         result = work(*arguments, **options)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    synchronize()
     return time.perf_counter() - start, result
 
 
@@ -292,15 +278,6 @@ def _write(files: Sequence[Path], samples: Tensor) -> None:
     for file, sample in zip(files, samples, strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_image(file, to_pixels(sample))
-
-
-def image_scale(pair: Pair, gt: np.ndarray, lq: np.ndarray) -> int:
-    """Compute how many times larger the HR image is."""
-    scale = int(gt.shape[0] // lq.shape[0])
-    if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]) or scale < 2:
-        sizes = f"{pair.hr} is {gt.shape[0]}x{gt.shape[1]} and {pair.lr} {lq.shape[0]}x{lq.shape[1]}"
-        raise UserError(f"{sizes}: crop the first to a whole multiple of the second")
-    return scale
 
 
 def checkpoint_methods(checkpoint: Path, temperatures: Sequence[float], num_samples: int) -> Iterator[Method]:

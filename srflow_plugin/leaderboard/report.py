@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from srflow_plugin.images.files import read_image, write_image
+from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import heat_map, in_rows, resized, spread, stacked
 from srflow_plugin.leaderboard.calibration import draw_figure, pooled, sentences
-from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Settings, fingerprint, sample_files
+from srflow_plugin.leaderboard.check import read_output
+from srflow_plugin.leaderboard.draw import Method, Settings, fingerprint, sample_files
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.score import LEVELS
+from srflow_plugin.leaderboard.sets import BenchmarkSet, read_pair
 
 FIGURES_PER_SET = 3
 SAMPLES_IN_FIGURE = 2
@@ -64,9 +67,10 @@ PARTS = [  # of the time, and what is left out of a table of results
 
 
 class Published(NamedTuple):
-    """A row of a paper: a data set by the beginning of its name, what it is called, and its numbers."""
+    """A row of a paper: of which data set, by its name and number of images, x4; what it is called, and its numbers."""
 
-    dataset: str
+    dataset: str  # a regular expression
+    images: int
     method: str
     protocol: str
     values: dict[str, float]
@@ -75,9 +79,10 @@ class Published(NamedTuple):
 def _div2k(method: str, *values: float | None) -> Published:
     keys = ("psnr", "ssim", "distance", "lr_psnr", "diversity")
     numbers = {key: value for key, value in zip(keys, values, strict=True) if value is not None}
-    return Published("DIV2K", method, "published: x4, RGB, border 0, LPIPS AlexNet, S10", numbers)
+    return Published("div2k(?!.*train)", 100, method, "published: x4, RGB, border 0, LPIPS AlexNet, S10", numbers)
 
 
+PUBLISHED_SCALE, PUBLISHED_SAMPLES = 4, 10
 PUBLISHED = [
     _div2k("RRDB (L1)", 29.48, 0.844, 0.254, 53.72, 0),
     _div2k("ESRGAN", 26.22, 0.75, 0.124, 39.03, 0),
@@ -87,12 +92,12 @@ PUBLISHED = [
     _div2k("HCFlow++", 26.61, 0.74, 0.110, None, None),
     _div2k("NCSR", None, None, 0.119, 50.75, 26.72),
     *(
-        Published(dataset, "bicubic", "published: x4, Y, border 4", {"psnr_y": psnr, "ssim_y": ssim})
-        for dataset, psnr, ssim in (
-            ("Set5", 28.42, 0.8104),
-            ("Set14", 26.00, 0.7027),
-            ("BSD100", 25.96, 0.6675),
-            ("Urban100", 23.14, 0.6577),
+        Published(dataset, images, "bicubic", "published: x4, Y, border 4", {"psnr_y": psnr, "ssim_y": ssim})
+        for dataset, images, psnr, ssim in (
+            ("set5", 5, 28.42, 0.8104),
+            ("set14", 14, 26.00, 0.7027),
+            ("(bsds?|b)100", 100, 25.96, 0.6675),
+            ("urban100", 100, 23.14, 0.6577),
         )
     ),
 ]
@@ -113,7 +118,7 @@ def write_report(
             for pair in dataset.pairs:
                 key = dataset.name, method.name, pair.hr.name
                 rows.append((dataset.name, method, pair.hr.name, {**scores.values[key], **drawn.values.get(key, {})}))
-    with (folder / "per_image.csv").open("w", newline="") as file:
+    with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["set", "method", "image", *(column.key for column in COLUMNS + PARTS)])
         for name, method, image, values in rows:
@@ -130,10 +135,12 @@ def write_report(
             numbers |= pooled(of_row)
             row = {"set": dataset.name, "images": len(of_row), "method": method.name, "tau": method.temperature}
             summary.append({**row, "samples": method.num_samples, "protocol": protocol(method, settings), **numbers})
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    table = "\n\n".join(_table(dataset.name, summary, settings) for dataset in sets) + "\n"
-    (folder / "table.md").write_text(table)
-    (folder / "times.md").write_text("\n\n".join(_times(dataset.name, summary) for dataset in sets) + "\n")
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    table = "\n\n".join(_table(dataset, summary, settings) for dataset in sets) + "\n"
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    (folder / "times.md").write_text(
+        "\n\n".join(_times(dataset.name, summary) for dataset in sets) + "\n", encoding="utf-8"
+    )
     (folder / "figures").mkdir(exist_ok=True)
     for dataset in sets:
         _curves(folder, dataset, methods, summary, settings)
@@ -158,14 +165,35 @@ def protocol(method: Method, settings: Settings) -> str:
     return ", ".join(parts)
 
 
-def _table(name: str, summary: Sequence[dict[str, Any]], settings: Settings) -> str:
+def published_rows(dataset: BenchmarkSet, settings: Settings, num_samples: int) -> list[Published]:
+    """List the rows of papers that are of the same images, at the same scale, with what is measured in the same way.
+
+    Args:
+        dataset: told by its name and its number of images.
+        settings: of the rows that they are to be compared with.
+        num_samples: of these rows, the most.
+    """
+    if dataset.scale != PUBLISHED_SCALE:
+        return []
+    other: set[str] = set()  # numbers that mean something else here
+    if (settings.distance, settings.net) != ("lpips", "alex"):
+        other |= {"distance", "diversity"}
+    if num_samples not in (1, PUBLISHED_SAMPLES):
+        other |= {"diversity"}
+    if settings.lr_border != "symmetric":
+        other |= {"lr_psnr"}
+    of_set = (
+        row._replace(values={key: value for key, value in row.values.items() if key not in other})
+        for row in PUBLISHED
+        if row.images == len(dataset.pairs) and re.match(f"{row.dataset}(?![a-z0-9])", dataset.name.lower())
+    )
+    return [row for row in of_set if row.values]
+
+
+def _table(dataset: BenchmarkSet, summary: Sequence[dict[str, Any]], settings: Settings) -> str:
+    name = dataset.name
     rows = [row for row in summary if row["set"] == name]
-    others = [row for row in PUBLISHED if name.lower().startswith(row.dataset.lower())]
-    if settings.distance != "lpips":  # another distance is not to be compared in value
-        others = [
-            row._replace(values={k: v for k, v in row.values.items() if k not in ("distance", "diversity")})
-            for row in others
-        ]
+    others = published_rows(dataset, settings, max(row["samples"] for row in rows))
     columns = [column for column in COLUMNS if any(column.key in row for row in rows)]
     title = f"{settings.distance.upper()} {settings.net}"
     header = ["method", *(column.title.format(distance=title) for column in columns), "protocol"]
@@ -246,10 +274,11 @@ def _curves(
 def _picture(folder: Path, dataset: BenchmarkSet, methods: Sequence[Method], number: int) -> None:
     """Draw all methods' samples of an image side by side, a crop enlarged below, and maps of where samples differ."""
     pair = dataset.pairs[number]
-    gt = read_image(pair.hr)
-    columns, maps = [("LR", read_image(pair.lr))], []
+    pictures = read_pair(pair)
+    gt = pictures.gt
+    columns, maps = [("LR", pictures.lq)], []
     for method in methods:
-        samples = [read_image(file) for file in sample_files(folder, dataset, method, pair)]
+        samples = [read_output(file, pictures) for file in sample_files(folder, dataset, method, pair)]
         columns += [(method.name, sample) for sample in samples[:SAMPLES_IN_FIGURE]]
         if len(samples) > 1:
             maps.append((f"std, {method.name}", heat_map(spread(samples), "grey levels")))

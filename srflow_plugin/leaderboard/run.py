@@ -12,10 +12,12 @@ from typing import Any
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
-from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Settings, checkpoint_methods, draw_all, fingerprint
+from srflow_plugin.leaderboard.check import checked_set, with_files
+from srflow_plugin.leaderboard.draw import Method, Settings, checkpoint_methods, draw_all, fingerprint
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.report import write_report
 from srflow_plugin.leaderboard.score import score_all
+from srflow_plugin.leaderboard.sets import BenchmarkSet
 from srflow_plugin.locks import LockFile
 from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.shares import this_process
@@ -31,14 +33,16 @@ def run_benchmark(
     Of several processes that a launcher has started the first one reports, once all is drawn and scored.
     """
     perceptual_distance(settings.distance, settings.net)  # says at once if it cannot be had
-    folder.mkdir(parents=True, exist_ok=True)
     drawn, scores = Records(folder / "drawn.jsonl"), Records(folder / "scores.jsonl")
+    methods = [with_files(method, sets) for method in methods]
+    sets = [checked_set(dataset, methods, settings, scores.has) for dataset in sets]
+    folder.mkdir(parents=True, exist_ok=True)
     used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
     alone = folder / ".report.lock"  # with the files that are written whole
     with LockFile(alone) as lock, lock.holding():
         _check_same(folder / "protocol.json", sets, methods, settings, used)
     draw_all(folder, sets, methods, settings, drawn)
-    is_one = this_process().size > 1 or settings.device.startswith("cuda")
+    is_one = this_process().size > 1 or settings.device != "cpu"
     score_all(folder, sets, methods, settings, scores, workers or (1 if is_one else os.cpu_count() or 1))
     if this_process().rank > 0:
         return ""
@@ -100,11 +104,12 @@ def _check_same(
         ]
     for method in methods:
         source = method.source and fingerprint(method.source)
-        described[f"method {method.name}"] = [method.temperature, method.num_samples, source]
-    earlier = json.loads(path.read_text()) if path.exists() else {}
+        num_samples = method.num_samples if method.draws else 1  # files are told by the source
+        described[f"method {method.name}"] = [method.temperature, num_samples, source]
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for key, value in described.items():
         name = key.partition(" ")[2]  # of a set or method
         if earlier.get(key, value) != value and used and (not name or name in used):
             raise UserError(f"{path.parent} holds a benchmark with another {key}; choose another folder with -o")
     with complete_or_absent(path) as unfinished:
-        unfinished.write_text(json.dumps({**earlier, **described}, indent=1) + "\n")
+        unfinished.write_text(json.dumps({**earlier, **described}, indent=1) + "\n", encoding="utf-8")

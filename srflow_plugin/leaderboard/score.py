@@ -13,16 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from srflow_plugin.data.parallel import in_hand, in_parallel
-from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import read_image
 from srflow_plugin.leaderboard.calibration import pooled
-from srflow_plugin.leaderboard.draw import BenchmarkSet, Method, Pair, Settings, image_scale, sample_files
+from srflow_plugin.leaderboard.check import read_output
+from srflow_plugin.leaderboard.draw import Method, Settings, sample_files
 from srflow_plugin.leaderboard.records import Records, Values
+from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair, read_pair
 from srflow_plugin.metrics.calibration import spread_and_error
 from srflow_plugin.metrics.samples import is_of_samples, measure
 from srflow_plugin.shares import rounds, this_process
 
-NIQE_BLOCK = 96
 LEVELS = (50, 80, 95)  # of central intervals, in percent
 IMAGES_PER_WORKER = 8  # fewer do not repay the start of a process
 
@@ -99,20 +98,15 @@ def _score(work: Work, settings: Settings) -> tuple[Work, Values]:
 
 def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
     """Compute all metrics of an image's samples; those of several samples only where there are several."""
-    gt, lq, *samples = (read_image(path) for path in (pair.hr, pair.lr, *files))
-    scale = image_scale(pair, gt, lq)
-    for file, sample in zip(files, samples, strict=True):
-        if sample.shape != gt.shape:
-            sizes = f"{sample.shape[0]}x{sample.shape[1]}, its ground truth {gt.shape[0]}x{gt.shape[1]}"
-            raise UserError(f"{file} is {sizes}: they must be the same size")
-    if settings.niqe and (gt.shape[0] - 2 * scale) // NIQE_BLOCK * ((gt.shape[1] - 2 * scale) // NIQE_BLOCK) < 2:
-        raise UserError(f"{pair.hr} is too small for NIQE, which needs two blocks of 96x96; leave out --niqe")
-    bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in (gt, lq, *samples))
+    pictures = read_pair(pair)
+    scale, samples = pictures.scale, [read_output(file, pictures) for file in files]
+    images = (pictures.gt, pictures.lq, *samples)
+    bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in images)
     values: Values = {
         name: measure(bgr_samples, bgr_gt, bgr_lq, section)
         for name, section in metric_sections(scale, settings).items()
         if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
     }
     if len(samples) > 1:
-        values.update(pooled([{"spread": spread_and_error(samples, gt)}]))
+        values.update(pooled([{"spread": spread_and_error(samples, pictures.gt)}]))
     return values

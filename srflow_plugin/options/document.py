@@ -55,8 +55,8 @@ class Option(NamedTuple):
 
 def main() -> None:
     """Write the tables and the schema."""
-    PAGE.write_text(with_tables(PAGE.read_text()))
-    SCHEMA_FILE.write_text(json.dumps(json_schema(), indent=1) + "\n")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    SCHEMA_FILE.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"{PAGE}, {SCHEMA_FILE}\n")
 
 

@@ -27,8 +27,9 @@ _Loader.add_implicit_resolver(
 def load_options(path: Path, force: Sequence[str] = ()) -> dict[str, Any]:
     """Read an option file and change it by ``--force_yml`` entries."""
     try:
-        with path.open(encoding="utf-8") as file:
-            opt = yaml.load(file, _Loader)
+        text = path.read_text(encoding="utf-8")
+        _check_backslashes(text, str(path))
+        opt = yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give an option file with -opt, see options/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -41,6 +42,13 @@ def load_options(path: Path, force: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path} is not an option file: its aliases repeat more than {MOST_VALUES} values") from None
     force_options(opt, force)
     return opt
+
+
+def _check_backslashes(text: str, where: str) -> None:
+    """Refuse a path of Windows in double quotes, in which YAML reads C:\\new as C:, a new line, ew."""
+    path = re.search(r'^[^#\n]*"([A-Za-z]:\\[^\\][^"\n]*)"', text, re.MULTILINE)
+    if path:
+        raise UserError(f"{where}: \\ is special in double quotes; write {path[1]} in single quotes, or with /")
 
 
 def _unshared(value: Any, seen: Iterator[int]) -> Any:
@@ -67,6 +75,7 @@ def force_options(opt: dict[str, Any], entries: Sequence[str]) -> None:
         names = [name.strip() for name in keys.split(":" if ":" in keys else ".")]
         if not separator or not all(names):
             raise UserError(f"--force_yml {entry}: write key:subkey=value, e.g. train:ema_decay=0.999")
+        _check_backslashes(text, f"--force_yml {entry}")
         try:
             value = None if text.strip().lower() == "none" else yaml.load(text, _Loader)
         except yaml.YAMLError:

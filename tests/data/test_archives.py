@@ -8,17 +8,19 @@ import pytest
 
 from srflow_plugin.data.archives import archive_stem, is_archive, split_archive, unpack
 from srflow_plugin.errors import UserError
-from tests.helpers import ARCHIVED, make_archive, noise_png
+from tests.helpers import ARCHIVED, JUNK, litter, make_archive, noise_png
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz"])
 def test_a_folder_of_an_archive(name: str, tmp_path: Path) -> None:
-    hidden = {"__MACOSX/top/HR/._a.png": b"hidden", "top/HR/.b.png": b""}
+    hidden = {f"{folder}/top/HR/c.png": b"hidden" for folder in ("__MACOSX", "@eaDir", "$RECYCLE.BIN", ".trash")}
+    hidden |= {f"top/HR/{name}": b"" for name in JUNK}
     archive = make_archive(tmp_path / name, {**ARCHIVED, **hidden})
-    for _ in range(2):
-        target = unpack(archive, "HR", tmp_path / "out" / "HR")
-        unpacked = {path.name: path.read_bytes() for path in target.iterdir()}
-        assert unpacked == {"a.png": noise_png(0), "b.png": noise_png(1)}
+    target = unpack(archive, "HR", tmp_path / "out" / "HR")
+    unpacked = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert unpacked == {"a.png": noise_png(0), "b.png": noise_png(1)}
+    litter(target)  # as a system does that shows it
+    assert unpack(archive, "HR", target) == target
     with pytest.raises(UserError, match=r"images in 2 folders \(top/HR, top/LR\); name one: .*/top/HR"):
         unpack(archive, "", tmp_path / "out" / "all")
     with pytest.raises(UserError, match=r"R of .* has no images"):

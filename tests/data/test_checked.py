@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import pytest
 import torch
 import yaml
 from basicsr.data import build_dataset
+from PIL import Image
 
 from srflow_plugin.data.build import checked_images
-from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, read_bgr
+from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, is_truncated, read_bgr
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest
-from tests.helpers import noise_image, train, truncate
+from tests.helpers import UNIX, noise_image, train, truncate
 
 GREY = "x is grey; it is used as three equal channels"
 
@@ -67,14 +69,25 @@ def test_images_that_opencv_would_change(image: np.ndarray, ending: str, message
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
 def test_images_that_are_not_whole(ending: str, tmp_path: Path) -> None:
     data = encoded(noise_image(9, 12), ending)
-    assert check_image(data + b"\0\r\n ", "x") == ""  # as some programs leave it
-    with pytest.raises(UserError, match="x is truncated; fetch or make it again"):
-        check_image(data[:-3], "x")
+    for behind in (b"\0\r\n ", b"a film, as phones put it behind a photograph", data[:50], b"\xff\xd9"):
+        assert check_image(data + behind, "x") == ""
+    for cut in (1, 3, len(data) // 2):
+        with pytest.raises(UserError, match="x is truncated; fetch or make it again"):
+            check_image(data[:-cut], "x")
     for broken in (b"", b"text", data[:20]):
         with pytest.raises(UserError, match=r"x is (not a readable image|truncated); fetch or make it again"):
             decode_image(broken, "x")
     with pytest.raises(UserError, match="none does not exist; correct the path"):
         read_bgr(tmp_path / "none")
+
+
+@pytest.mark.parametrize("settings", [{"exif": b"Exif\0\0" + b"\xff\xd9" * 9}, {"progressive": True}, {"restart": 1}])
+def test_a_jpeg_file_ends_where_its_own_end_is(settings: dict[str, Any]) -> None:
+    file = BytesIO()
+    restart = {"restart_marker_blocks": settings.pop("restart")} if "restart" in settings else {}
+    Image.fromarray(noise_image(33, 47)).save(file, "JPEG", **settings, **restart)
+    data = file.getvalue()
+    assert not is_truncated(data) and all(is_truncated(data[:end]) for end in range(3, len(data)))
 
 
 def test_samples_are_basicsrs(tiny_options: Section) -> None:
@@ -204,6 +217,7 @@ def test_grey_images_are_used_and_named(folders: Path, capsys: pytest.CaptureFix
     assert "pairs/LR/0.png is grey; it is used as three equal channels" in capsys.readouterr().err
 
 
+@UNIX
 def test_data_sets_may_share_an_lmdb(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sections = yaml.safe_load(Path("tiny.yml").read_text())
     val = sections["datasets"]["val"]

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from basicsr.data import data_util, paired_image_dataset
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from basicsr.data.single_image_dataset import SingleImageDataset
 from PIL import Image
 
 from srflow_plugin.data import pairing
 from srflow_plugin.data.build import tidy_lists
 from srflow_plugin.data.pairing import image_sizes, names_of_list, paired_quickly, pairs_of_folders, pairs_of_list
 from srflow_plugin.errors import UserError
+from tests.helpers import litter
 
 KEYS = ["lq", "gt"]
 
@@ -36,6 +38,17 @@ def test_folders_are_paired_as_basicsr_does(template: str, tmp_path: Path) -> No
     (tmp_path / "list.txt").write_text("".join(f"{name}.png (4,4,3)\n" for name in names))
     arguments = (folders, KEYS, str(tmp_path / "list.txt"), template)
     assert pairs_of_list(*arguments) == data_util.paired_paths_from_meta_info_file(*arguments)
+
+
+def test_what_systems_leave_in_folders_is_no_image(tmp_path: Path) -> None:
+    folders = make_files(tmp_path, ["a.png", "b.ppm", "c.JFIF"], ["a.png", "b.ppm", "c.JFIF"])
+    expected = pairs_of_folders(folders, KEYS, "{}")
+    assert len(expected) == 3
+    litter(tmp_path / "HR")  # in one, so that they have no partners
+    assert pairs_of_folders(folders, KEYS, "{}") == expected
+    with paired_quickly(SingleImageDataset):
+        dataset = SingleImageDataset({"dataroot_lq": folders[1], "io_backend": {"type": "disk"}})
+    assert [Path(path).name for path in dataset.paths] == ["a.png", "b.ppm", "c.JFIF"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +80,9 @@ class Counted(str):
 
 def test_the_work_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pairing, data_util):
-        monkeypatch.setattr(module, "scandir", lambda folder: [Counted(f"{number}.png") for number in range(1000)])
+        monkeypatch.setattr(
+            module, "scandir", lambda folder, *others: [Counted(f"{number}.png") for number in range(1000)]
+        )
     counts = []
     for pair in (pairs_of_folders, data_util.paired_paths_from_folder):
         Counted.comparisons = 0

@@ -13,7 +13,7 @@ import pytest
 
 from srflow_plugin.data.parallel import in_hand, in_parallel
 from srflow_plugin.errors import TrainingError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, UNIX
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -69,13 +69,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_worker_outlives_the_process_that_started_it(sign: signal.Signals, tmp_path: Path) -> None:
+@UNIX
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_no_worker_outlives_the_process_that_started_it(name: str, tmp_path: Path) -> None:
     script = tmp_path / "working.py"
     script.write_text(WORKING)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline() == "working\n"
+    sign = getattr(signal, name)
     process.send_signal(sign)
     process.communicate(timeout=120)  # until all who have this pipe have ended, the workers too
     assert process.returncode == -sign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,11 @@ import pytest
 
 from srflow_plugin import bicubic_downscale, locks
 from srflow_plugin.data import prepare
-from srflow_plugin.data.pairs import Pair
+from srflow_plugin.data.pairs import Pair, file_key, lmdb_key
 from srflow_plugin.data.prepare import write_pairs
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import find_images, read_image, write_image
-from tests.helpers import noise_image, read_pairs
+from tests.helpers import ROOT, noise_image, read_pairs, run_python
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -33,7 +34,7 @@ def test_tiles_cover_the_image_and_know_their_surroundings(tmp_path: Path, worke
     count = write_pairs(find_images(tmp_path), hr_lmdb, lr_lmdb, 4, crop_size=32, num_workers=workers)
     pairs = read_pairs(hr_lmdb, lr_lmdb)
     assert count == len(pairs) == 2 * 2 * 3
-    assert {key.rpartition("_")[0] for key in pairs} == {"a", "b_c"}
+    assert {key.rpartition("_")[0] for key in pairs} == {"a", "b%2Ec"}
     assert sorted(path.name for path in tmp_path.glob("*.lmdb")) == ["HR.lmdb", "LR.lmdb"]
 
     rgb = image[:40, :68, ::-1]
@@ -86,7 +87,7 @@ def test_preparation_names_what_is_wrong(tmp_path: Path) -> None:
     hr_lmdb, lr_lmdb = tmp_path / "HR.lmdb", tmp_path / "LR.lmdb"
     with pytest.raises(UserError, match="multiple of scale"):
         write_pairs(images, hr_lmdb, lr_lmdb, 4, crop_size=30)
-    with pytest.raises(UserError, match="stored as 'a'"):
+    with pytest.raises(UserError, match=r"a\.png and .*a\.png would both be stored as 'a'; rename one"):
         write_pairs(images * 2, hr_lmdb, lr_lmdb, 4)
     with pytest.raises(UserError, match=r"both must end in \.lmdb"):
         write_pairs(images, tmp_path / "HR", lr_lmdb, 4)
@@ -189,3 +190,52 @@ def test_two_preparations_of_one_output_are_kept_apart(tmp_path: Path, monkeypat
     other.communicate()
     assert write_pairs(*arguments) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "HR.lmdb", "LR.lmdb"}
+
+
+NAMES = [
+    "\u00fc",
+    "\u65e5\u672c \u8a9e",
+    "a.b",
+    "a b",
+    "a_b",
+    "100%",
+    "c,d\n(1,2,3) 1",
+    "tab\t",
+    "\u4e16" * 80,
+    "\U0001f600",
+]
+
+
+def test_images_of_any_name_are_kept(tmp_path: Path) -> None:
+    names = [*NAMES, os.fsdecode(b"\xff")] if sys.platform == "linux" else NAMES
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(names):
+        png = cv2.imencode(".png", noise_image(16, 16, number))[1]
+        (tmp_path / "in" / f"{name}.png").write_bytes(png.tobytes())
+    images = find_images(tmp_path / "in")
+    assert write_pairs(images, tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4) == len(names)
+    pairs = read_pairs(tmp_path / "HR.lmdb", tmp_path / "LR.lmdb")
+    for number, name in enumerate(names):
+        assert np.array_equal(pairs[lmdb_key(name)][0], noise_image(16, 16, number)[..., ::-1])
+    assert write_pairs(images, tmp_path / "HR", tmp_path / "LR", 4, 8) == 4 * len(names)
+    written = {path.name for path in (tmp_path / "HR").iterdir()}
+    assert {f"{file_key(name)}_s004.png" for name in names} < written
+    assert written == {path.name for path in (tmp_path / "LR").iterdir()} and len(written) == 4 * len(names)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from srflow_plugin.cli.main import srflow_command
+resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
+sys.exit(srflow_command(["prepare", "in", "-o", "out", "--workers", "1"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_little_address_space_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), noise_image(16, 16))
+    done = run_python(LIMITED, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and "1 pairs" in done.stdout, done.stderr
+    assert (tmp_path / "out_HR.lmdb" / "data.mdb").stat().st_size < 2**20

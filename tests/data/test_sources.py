@@ -47,3 +47,14 @@ def test_sets_that_are_prepared_alike() -> None:
             agreed(setting, of("Set5", "DIV2K"), None)
     with pytest.raises(UserError, match="--center-crop"):
         agreed("center_crop", of("CelebA", "DIV2K"), None)
+
+
+def test_what_is_left_out_of_a_folder_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "._a.png", "b.gif", "c.mov", "d.mov"):
+        (tmp_path / name).write_bytes(noise_png(0))
+    assert images_of(str(tmp_path), tmp_path) == [tmp_path / "a.png"] and "3 others" in capsys.readouterr().err
+    (tmp_path / "sub").mkdir()
+    images_of(str(tmp_path), tmp_path)
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: 4 others are no images that training reads, and left out (2 .mov, 1 .gif, 1 folders)\n"
+    )

@@ -12,18 +12,9 @@ from basicsr.archs import build_network
 
 from srflow_plugin import load_network
 from srflow_plugin.cli.main import srflow_command
-from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import read_image
 from srflow_plugin.images.tensors import to_pixels, to_tensor
-from srflow_plugin.leaderboard.draw import (
-    BenchmarkSet,
-    Method,
-    Pair,
-    checkpoint_methods,
-    find_set,
-    fingerprint,
-    sample_files,
-)
+from srflow_plugin.leaderboard.draw import Method, checkpoint_methods, fingerprint
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.sampling.explosions import count_exploded
 
@@ -87,32 +78,6 @@ def test_rows_of_a_checkpoint() -> None:
     assert (zero.name, zero.num_samples, zero.family) == ("net tau 0", 1, "net")
     assert (sampled.name, sampled.num_samples, sampled.family) == ("net tau 0.8", 3, "net")
     assert Method("theirs").family == "theirs"
-
-
-def test_pairs_are_found_by_name(tmp_path: Path) -> None:
-    for name in ("HR/a.png", "HR/b.png", "LR/ax4.png", "LR/b.png", "other/a.png", "other/c.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    hr, lr = tmp_path / "HR", tmp_path / "LR"
-    assert find_set("one", hr, lr).pairs == [
-        Pair(0, hr / "a.png", lr / "ax4.png"),
-        Pair(1, hr / "b.png", lr / "b.png"),
-    ]
-    with pytest.raises(UserError, match=r"one: b\.png and c\.png are no pair; give both the same name"):
-        find_set("one", hr, tmp_path / "other")
-
-
-def test_files_of_another_method(tmp_path: Path) -> None:
-    pair = Pair(7, tmp_path / "img.png", tmp_path / "imgx4.png")
-    dataset, method = BenchmarkSet("Set5", [pair]), Method("theirs", source=tmp_path / "theirs", draws=False)
-    (tmp_path / "theirs" / "Set5").mkdir(parents=True)
-    by_name = [tmp_path / "theirs" / "Set5" / f"img_{number}.png" for number in range(2)]
-    for path in by_name:
-        path.touch()
-    assert sample_files(tmp_path, dataset, method, pair) == by_name
-    by_number = tmp_path / "theirs" / "Set5" / "000007_sample00000.png"
-    by_number.touch()
-    assert sample_files(tmp_path, dataset, method, pair) == [by_number]
 
 
 def test_a_fingerprint_is_of_what_is_in_a_file_or_folder(tmp_path: Path) -> None:

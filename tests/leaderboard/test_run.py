@@ -18,7 +18,7 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.leaderboard import draw
 from srflow_plugin.leaderboard.run import check_names, choose_methods
 from srflow_plugin.sampling.draw import draw as draw_samples
-from tests.helpers import ROOT
+from tests.helpers import ROOT, UNIX
 
 
 @pytest.mark.slow
@@ -84,6 +84,7 @@ sys.exit(srflow_command(sys.argv[2:]))
 """
 
 
+@UNIX
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["draw", "score"])
 def test_two_processes_make_the_benchmark_of_one_though_one_is_killed(

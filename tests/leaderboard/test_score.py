@@ -14,8 +14,9 @@ from srflow_plugin import bicubic_downscale, calculate_diversity, calculate_stlp
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import write_image
-from srflow_plugin.leaderboard.draw import Pair, Settings
+from srflow_plugin.leaderboard.draw import Settings
 from srflow_plugin.leaderboard.score import score
+from srflow_plugin.leaderboard.sets import Pair
 from tests.helpers import noisy
 
 OF_SAMPLES = {

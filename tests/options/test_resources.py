@@ -15,7 +15,7 @@ from srflow_plugin import SRFlowNet
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
-from tests.helpers import truncate, untrained_network
+from tests.helpers import litter, truncate, untrained_network
 
 
 def load(*changes: str) -> Section:
@@ -116,7 +116,7 @@ def test_a_data_set_that_is_not_whole_is_named(workplace: Path, how: str) -> Non
 
 def test_an_empty_folder_is_named(workplace: Path) -> None:
     shutil.rmtree("images/val")
-    Path("images/val").mkdir()
+    litter(Path("images/val"))
     folder = ["datasets.val.io_backend.type=disk", "datasets.val.dataroot_gt=images/val"]
-    with pytest.raises(UserError, match=r"datasets\.val\.dataroot_gt: images/val is empty"):
+    with pytest.raises(UserError, match=r"datasets\.val\.dataroot_gt: images/val has no images"):
         load(*folder, "datasets.val.dataroot_lq=images/val")
