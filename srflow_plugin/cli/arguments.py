@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import check_new_file
+from srflow_plugin.files import check_is_file, check_new_file
 
 DEFAULT_TEMPERATURE = 0.8
+LARGEST = 2**31  # of numbers that have no other limit
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -25,12 +26,12 @@ def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
     )
     parser.add_argument(
         "--scale",
-        type=int,
+        type=in_range(int, low=2),
         help="4: photographs; 8: faces, aligned, 20 pixels high (default: the checkpoint's, or 4)",
     )
 
 
-def add_temperature(parser: argparse.ArgumentParser, what: str = "of the samples", **settings: Any) -> None:
+def add_temperature(parser: argparse._ActionsContainer, what: str = "of the samples", **settings: Any) -> None:
     """Add ``--temperature``."""
     defaults: dict[str, Any] = {"type": in_range(float, low=0), "default": DEFAULT_TEMPERATURE}
     parser.add_argument(
@@ -48,7 +49,17 @@ def add_samples(parser: argparse.ArgumentParser, default: int) -> None:
         default=default,
         help="images for each input (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="other seeds give other samples (default: 0)")
+    add_seed(parser)
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add ``--seed``."""
+    parser.add_argument(
+        "--seed",
+        type=seed,
+        default=0,
+        help="other seeds give other samples (default: 0)",
+    )
 
 
 def add_tile(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +88,9 @@ def add_resample(parser: argparse.ArgumentParser, default: float | None) -> None
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)"
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1, mps, xpu, ...: any device of torch (default: auto, a GPU if there is one)",
     )
 
 
@@ -104,7 +117,9 @@ def in_range(kind: Callable[[str], float], low: float, below: float = math.inf) 
         number = kind(text)
         if not low <= number < below:
             limit = f"from {low} to below {below}" if below < math.inf else f"{low} or more"
-            raise argparse.ArgumentTypeError(f"{text} must be {limit}")
+            raise argparse.ArgumentTypeError(f"{text} must be {limit}{'' if number < math.inf else ', and finite'}")
+        if below == math.inf and number >= LARGEST:
+            raise argparse.ArgumentTypeError(f"{text} is too large")
         return number
 
     convert.__name__ = {int: "whole number", float: "number"}.get(kind, "value")  # type: ignore[call-overload]
@@ -119,6 +134,17 @@ def check_picture(path: Path, overwrite: bool, others: Sequence[str] = ()) -> No
     check_new_file(path, overwrite)
 
 
+def check_folder(path: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Say at once that files cannot be written to a folder; it may be there, or be made."""
+    if path.is_dir():
+        for name in names:
+            check_new_file(path / name, overwrite)
+    elif path.exists():
+        raise UserError(f"{path} is a file; name a folder, which is made if it is not there")
+    else:
+        check_new_file(path)
+
+
 def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file name with another ending."""
     if path.suffix.lower() not in suffixes:
@@ -126,10 +152,21 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
 
 
 def check_inputs(*paths: Path | None) -> None:
-    """Say at once that a file is not there; None is passed over."""
+    """Say at once that a file is not there, or is none; None is passed over."""
     for path in paths:
-        if path is not None and not path.exists():
-            raise UserError(f"{path} does not exist; correct the path")
+        if path is not None:
+            check_is_file(path)
+
+
+seed = in_range(int, low=-(2**63), below=2**63)  # what torch takes
+
+
+def window(text: str) -> int:
+    """Read the side of a window, an odd number."""
+    number = int(in_range(int, low=3, below=1000)(text))
+    if number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"{text} must be odd")
+    return number
 
 
 def _tile(text: str) -> Any:

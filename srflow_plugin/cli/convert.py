@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.cli import arguments
 from srflow_plugin.files import check_new_file
 
@@ -14,7 +15,9 @@ HELP = "write a checkpoint in another format"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="IN", help="a checkpoint of this project, or a released SRFlow one"
+        "source",
+        metavar="IN",
+        help="a checkpoint of this project, or a released SRFlow one, or srflow_x4, srflow_x8_face of the package",
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
     parser.add_argument("--to-released", action="store_true", help="write the released key names")
@@ -41,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    arguments.check_inputs(args.source)
+    source = find_checkpoint(args.source)
     check_new_file(args.target, args.overwrite)
 
     from srflow_plugin.checkpoints.convert import convert
 
     how = (args.to_released, args.storage, args.param_key, args.overwrite, args.one_sided_noise)
-    convert(args.source, args.target, *how)
+    convert(source, args.target, *how)
     sys.stdout.write(f"{args.target} is written.\n")

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from srflow_plugin.applications.upscale import find_network
 
     net = find_network(args.scale, args.checkpoint, args.device, "float32")
-    latents, lq = read_latents(args.latents)
+    latents, lq = read_latents(args.latents, net)
     if args.lq:
         lq = read_lq(net, args.lq)
     shapes = [tuple(latent.shape[1:]) for latent in latents]
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     if shapes != expected:
         raise UserError(f"{args.latents} has latents {shapes}; this network and LR image have {expected}")
     if latents[0].dtype == torch.float64:
-        net, lq = in_float64(net), lq.double()
+        net, (lq,) = in_float64(net, lq)
     device = next(net.parameters()).device
     with torch.no_grad():
         image = net.decode([latent.to(device) for latent in latents], lq.to(device))

@@ -35,18 +35,19 @@ def run(args: argparse.Namespace) -> None:
     from srflow_plugin.applications.latents import save_latents
     from srflow_plugin.applications.pairs import in_float64, read_pair
     from srflow_plugin.applications.upscale import find_network
+    from srflow_plugin.checkpoints.shipped import find_checkpoint
 
     net = find_network(args.scale, args.checkpoint, args.device, "float32")
     gt, lq = read_pair(net, args.image, args.lq)
     if args.exact:
-        net, gt, lq = in_float64(net), gt.double(), lq.double()
+        net, (gt, lq) = in_float64(net, gt, lq)
     with torch.no_grad():
         features = net.features(lq)
         encoding = net.encoding(gt, lq, features)
         nll = net.likelihood(gt, lq, features).nll().item()
         code_length = net.code_length(gt, lq, features=features).item()
     with complete_or_absent(args.output) as unfinished:
-        save_latents(unfinished, encoding.latents, lq)
+        save_latents(unfinished, encoding.latents, lq, net, find_checkpoint(args.checkpoint, args.scale).name)
     shapes = ", ".join("x".join(map(str, latent.shape[1:])) for latent in encoding.latents)
     sys.stdout.write(
         f"{args.output}: latents {shapes}; NLL {nll:.4f} bits per dimension (density of the float image), code length "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from srflow_plugin.cli import arguments
-from srflow_plugin.errors import UserError
-from srflow_plugin.files import check_new_file
 
 HELP = "go from one HR image to another through latents"
+GRID = "grid.png"  # beside the images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,17 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=arguments.in_range(int, low=2), default=5, help="images, both ends included (default: 5)"
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder to make, for the images and a grid of them"
-    )
+    arguments.add_output(parser, "folder for the images and a grid of them (made if missing)")
     arguments.add_checkpoint(parser)
     arguments.add_device(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.output.exists():
-        raise UserError(f"{args.output} exists; name a folder that is to be made")
-    check_new_file(args.output)
+    names = [*(f"{number:03d}.png" for number in range(args.steps)), GRID]
+    arguments.check_folder(args.output, names, args.overwrite)
     arguments.check_inputs(args.first, args.second, args.lq)
 
     from srflow_plugin.applications.editing import interpolate
@@ -42,9 +39,12 @@ def run(args: argparse.Namespace) -> None:
     first, lq = read_pair(net, args.first, args.lq)
     second, _ = read_pair(net, args.second, like=first)
     pictures = [to_picture(image) for image in interpolate(net, first, second, lq, args.steps)]
-    args.output.mkdir()
-    for number, picture in enumerate(pictures):
-        write_image(args.output / f"{number:03d}.png", picture)
+    args.output.mkdir(exist_ok=True)
+    older = sorted(path.name for path in args.output.glob("[0-9][0-9][0-9].png") if path.name not in names)
+    if older:
+        sys.stderr.write(f"{args.output}: {', '.join(older)} of an earlier way stay\n")
+    for name, picture in zip(names, pictures, strict=False):
+        write_image(args.output / name, picture)
     weights = [f"{step / (args.steps - 1):.2f}" for step in range(args.steps)]
     grid = comparison_grid(list(zip(weights, pictures, strict=True)), pictures[0].shape[0])
-    write_picture(args.output / "grid.png", grid)
+    write_picture(args.output / GRID, grid)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +23,7 @@ from srflow_plugin.cli import (
     interpolate,
     nll_map,
     prepare,
+    redraw,
     restore,
     std_map,
     test,
@@ -28,6 +32,7 @@ from srflow_plugin.cli import (
     upscale,
 )
 from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.memory import is_shortage
 from srflow_plugin.options.types import nearest
 
 TRAINING: dict[str, ModuleType] = {"train": train, "test": test, "check": check}
@@ -42,9 +47,13 @@ TOOLS: dict[str, ModuleType] = {
     "interpolate": interpolate,
     "transfer": transfer,
     "restore": restore,
+    "redraw": redraw,
     "std-map": std_map,
     "nll-map": nll_map,
 }
+# Full disks, and those that fail or turn out to be read only in the midst of the work.
+FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how threads of OpenMP wait
 GENERAL = ("-h", "--help", "--version")  # before any command
 
 
@@ -73,6 +82,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal has not
+            stream.reconfigure(errors="backslashreplace")
+    _let_threads_sleep()
     parser = Parser(prog=name, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
@@ -87,8 +100,28 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         parser.exit(2, f"{name}: error: {error}\n")
     except TrainingError as fault:
         parser.exit(1, f"{name}: stopped: {fault}\n")
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        hint = "smaller images, tiles (--tile) or batches, or fewer --num-samples, need less"
+        parser.exit(1, f"{name}: stopped: there is not enough memory for this; {hint}\n")
+    except OSError as error:
+        if error.errno not in FAULTS_OF_DISKS:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        parser.exit(1, f"{name}: stopped: {where}{error.strerror}; what is done stays\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{name}: interrupted\n")
+
+
+def _let_threads_sleep() -> None:
+    """Let torch's threads sleep where they wait for each other, unless the user has chosen.
+
+    Threads that spin keep a core from the one that they wait for, once another process takes part of the cores: a
+    training beside light work was 4 to 16 times slower. OpenMP looks at it once, as torch is imported.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def _without_rank(argv: list[str]) -> list[str]:

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_lq(parser, "HR")
     arguments.add_output(parser, "HR image")
     arguments.add_temperature(parser, "of the normalised latents")
-    parser.add_argument("--window", type=int, default=9, help="side of the local statistics' square (default: 9)")
+    parser.add_argument(
+        "--window", type=arguments.window, default=9, help="side of the local statistics' square, odd (default: 9)"
+    )
     arguments.add_checkpoint(parser)
     arguments.add_device(parser)
 

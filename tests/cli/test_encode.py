@@ -28,6 +28,7 @@ def test_latents_are_the_networks_and_the_nll_is_told(capsys: pytest.CaptureFixt
     assert all(torch.equal(*pair) for pair in zip(latents, encoding.latents, strict=True))
     assert f"NLL {nll:.4f} bits per dimension (density of the float image)" in told
     assert f"code length {bits:.4f} bits per dimension of the 8 bit image" in told and abs(bits - nll - 8) < 8
+    assert read_latents("a.safetensors", network)
     srflow("encode hr.png --lq lr.png -o b.safetensors")
     assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
 
@@ -59,6 +60,7 @@ def test_an_odd_size_is_cropped_and_that_is_said(capsys: pytest.CaptureFixture[s
         ("nowhere.png -o new.safetensors", "nowhere.png does not exist"),
         ("hr.png --lq nowhere.png -o new.safetensors", "nowhere.png does not exist"),
         ("net.pth -o new.safetensors", "net.pth is not an image that can be read"),
+        (". -o new.safetensors", ". is a folder; give a file"),
         ("hr.png -o a.png", "a.png must end in .safetensors"),
         ("hr.png -o no/new.safetensors", "no is not a folder"),
         ("hr.png --lq hr.png -o new.safetensors", "hr.png has 52x44 pixels; hr.png needs 13x11"),

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 
 from srflow_plugin import __version__
-from srflow_plugin.cli import prepare
+from srflow_plugin.cli import main, prepare
 from srflow_plugin.cli.main import TOOLS, TRAINING, all_commands, basicsr_command, srflow_command
 from srflow_plugin.errors import TrainingError, UserError
+from tests.helpers import ROOT, run_python
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS = {"basicsr": basicsr_command, "srflow": srflow_command, "python -m srflow_plugin": all_commands}
+
+
+SHORTAGE = (
+    "there is not enough memory for this; smaller images, tiles (--tile) or batches, or fewer --num-samples, need less"
+)
 
 
 def stopped(command: Command, *arguments: str) -> int:
@@ -69,6 +77,15 @@ def test_what_is_mistyped_gets_one_line(
         (UserError("a mistake"), 2, "srflow: error: a mistake"),
         (TrainingError("a fault"), 1, "srflow: stopped: a fault"),
         (KeyboardInterrupt(), 130, "srflow: interrupted"),
+        (
+            OSError(28, "No space left on device", "a"),
+            1,
+            "srflow: stopped: a: No space left on device; what is done stays",
+        ),
+        (OSError(5, "Input/output error"), 1, "srflow: stopped: Input/output error; what is done stays"),
+        (MemoryError(), 1, f"srflow: stopped: {SHORTAGE}"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1, f"srflow: stopped: {SHORTAGE}"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, f"srflow: stopped: {SHORTAGE}"),
     ],
 )
 def test_exit_codes(
@@ -82,7 +99,41 @@ def test_exit_codes(
     assert capsys.readouterr().err == f"{line}\n"
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("shapes cannot be multiplied"), FileNotFoundError(2, "No such file")])
+def test_other_faults_are_not_hidden(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: argparse.Namespace) -> None:
+        raise fault
+
+    monkeypatch.setattr(prepare, "run", run)
+    with pytest.raises(type(fault)):
+        srflow_command(["prepare", "folder", "-o", "out"])
+
+
 def test_what_a_command_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     for returned, code in ((None, 0), (0, 0), (1, 1)):
         monkeypatch.setattr(prepare, "run", lambda args, returned=returned: returned)
         assert srflow_command(["prepare", "folder", "-o", "out"]) == code
+
+
+WAITING = """
+import os, runpy, sys
+from srflow_plugin.cli import prepare
+prepare.run = lambda args: print(os.environ.get("OMP_WAIT_POLICY"), "torch" in sys.modules)
+sys.argv[1:] = ["prepare", "folder", "-o", "out"]
+runpy.run_module("srflow_plugin", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "policy"),
+    [
+        ({}, "PASSIVE"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ({"GOMP_SPINCOUNT": "1000"}, "None"),
+        ({"KMP_BLOCKTIME": "200"}, "None"),
+    ],
+)
+def test_threads_that_wait_sleep_unless_the_user_has_chosen(chosen: dict[str, str], policy: str) -> None:
+    unset = {name: value for name, value in os.environ.items() if name not in main.WAITING}
+    done = run_python(WAITING, env={**unset, "PYTHONPATH": str(ROOT), **chosen})
+    assert done.stdout == f"{policy} False\n", done.stderr  # before torch is imported

@@ -29,7 +29,12 @@ def test_the_picture_is_what_the_function_gives() -> None:
     ("arguments", "message"),
     [
         ("nowhere.png -o a.png", "nowhere.png does not exist"),
-        ("hr.png -o a.png --window 2", "window must be odd"),
+        ("hr.png -o a.png --window 2", "argument --window: 2 must be from 3"),
+        ("hr.png -o a.png --window 4", "argument --window: 4 must be odd"),
+        ("hr.png -o a.png --window nan", "argument --window: invalid window value: 'nan'"),
+        ("hr.png -o a.png --window 1000000001", "argument --window: 1000000001 must be from 3"),
+        ("hr.png -o a.png --temperature nan", "argument --temperature: nan must be 0 or more"),
+        ("hr.png -o a.png --temperature inf", "argument --temperature: inf must be 0 or more, and finite"),
         ("hr.png -o a.png --temperature -1", "argument --temperature: -1 must be 0 or more"),
     ],
 )
