@@ -88,7 +88,7 @@ class LockFile:
     @property
     def holder(self) -> str:
         """Process that signed last."""
-        return self.path.read_text(errors="replace") if self.path.exists() else "a process that ends"
+        return self.path.read_text(errors="replace", encoding="utf-8") if self.path.exists() else "a process that ends"
 
     @property
     def is_there(self) -> bool:

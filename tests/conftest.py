@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 from skimage.data import chelsea
 
-from srflow_plugin import bicubic_downscale
+from srflow_plugin import bicubic_downscale, devices
 from srflow_plugin.applications import upscale
 from srflow_plugin.data import download
 from srflow_plugin.images.files import find_images, read_image, write_image
@@ -26,12 +26,23 @@ from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
 from tests.helpers import SHARED, TINY, Enlarger, Server, make_data, untrained_network
 
+# They are Unix' own: limits of processes, signals, Slurm.
+collect_ignore_glob = ["stress/*"] if os.name == "nt" else []
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """A thread for each process, here and in those that tests start: with networks so small two would only wait."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu() -> Iterator[None]:
+    """The CPU, whatever this machine has: what tests expect to the bit was computed there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(devices, "accelerators", list)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +146,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 @pytest.fixture
 def benchmark_command(workplace: Path) -> list[str]:
     """An ``srflow benchmark`` of two images, a small network, and a folder of another method's files."""
-    for folder in ("HR", "LR", "LR3", "LR8", "theirs"):
+    for folder in ("HR", "LR", "LR3", "LR8", "theirs", "others"):
         Path(folder).mkdir()
     for number in range(3):
         write_image(Path(f"LR3/{number}.png"), np.zeros((7, 9, 3), np.uint8))
@@ -145,6 +156,7 @@ def benchmark_command(workplace: Path) -> list[str]:
         write_image(Path(f"LR/img{number}x4.png"), bicubic_downscale(image, 4))
         write_image(Path(f"LR8/img{number}x8.png"), bicubic_downscale(image, 8))
         write_image(Path(f"theirs/img{number}_their_name.png"), image)
+        write_image(Path(f"others/img{number}0.png"), image)
     untrained_network("net.pth")
     sets = ["--set", "Set5", "HR", "LR", "--set", "again", "HR", "LR"]
     methods = ["--checkpoint", "net.pth", "--temperature", "0", "0.1", "--num-samples", "3", "--bicubic"]

@@ -14,6 +14,7 @@ import pytest
 from srflow_plugin import locks
 from srflow_plugin.errors import UserError
 from srflow_plugin.locks import LockFile, held
+from tests.helpers import UNIX
 
 HOLDER = """
 import sys, time
@@ -45,6 +46,7 @@ def test_a_second_process_is_told_who_holds_a_lock(holder: subprocess.Popen[str]
         raise AssertionError
 
 
+@UNIX
 def test_a_lock_ends_with_a_killed_process(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     with held(tmp_path / "lock", "it"):

@@ -6,6 +6,7 @@ Schedulers, supervisors and terminals send them to all processes of a run: those
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch.utils.data import Dataset
 
 from srflow_plugin.data.checked import CheckedImages
 
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGBREAK")  # the last one is Windows' Ctrl-Break
+STOP_SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class StopRequested(Exception):  # noqa: N818  (not an error)
@@ -23,6 +25,8 @@ class StopRequested(Exception):  # noqa: N818  (not an error)
 class StopRequest:
     """SIGTERM (pre-emption), SIGINT (Ctrl-C), SIGUSR1 or SIGUSR2, noted in the block; the second of its kind acts at
     once.
+
+    Python answers signals in its main thread: a run in another leaves them to the program that has started it.
     """
 
     def __init__(self) -> None:
@@ -30,16 +34,21 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        for number in self._previous:
+            self._give_back(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        signal.signal(number, self._previous[self.signal])
+        self._give_back(self.signal)
+
+    def _give_back(self, number: signal.Signals) -> None:
+        previous = self._previous[number]  # None where it is none of Python's
+        signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def __str__(self) -> str:
         return self.signal.name if self.signal else "another process"

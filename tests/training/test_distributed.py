@@ -20,7 +20,7 @@ from basicsr.archs import build_network
 from srflow_plugin.images.files import write_image
 from srflow_plugin.training import distributed
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, leave, mean_over_ranks, own_share
-from tests.helpers import ROOT, WITHOUT_VALIDATION, run, saved_networks, truncate, untrained_network
+from tests.helpers import ROOT, UNIX, WITHOUT_VALIDATION, run, saved_networks, truncate, untrained_network
 from tests.stress.torture import descendants
 
 
@@ -235,6 +235,7 @@ leave()
 """
 
 
+@UNIX
 @pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 def test_a_model_of_basicsr_stopped_in_a_validation_stops_on_all_ranks() -> None:
@@ -255,6 +256,7 @@ def test_a_model_of_basicsr_stopped_in_a_validation_stops_on_all_ranks() -> None
     assert "--auto_resume goes on" in output
 
 
+@UNIX
 @pytest.mark.slow
 def test_slurm_starts_the_processes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scontrol = workplace / "scontrol"  # stands in for Slurm's

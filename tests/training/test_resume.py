@@ -16,7 +16,7 @@ import yaml
 from srflow_plugin.errors import TrainingError, UserError
 from srflow_plugin.training.resume import find_newest, read_state
 from srflow_plugin.training.state import storable
-from tests.helpers import WITHOUT_VALIDATION, assert_same_networks, train, truncate
+from tests.helpers import UNIX, WITHOUT_VALIDATION, assert_same_networks, train, truncate
 
 STATES = Path("experiments/tiny/training_states")
 NETWORKS = Path("experiments/tiny/models")
@@ -72,6 +72,7 @@ def test_a_model_of_basicsr_resumes_as_well(workplace: Path) -> None:
     assert_same_networks("whole", "part")
 
 
+@UNIX
 @pytest.mark.slow
 def test_a_state_finds_its_networks_from_any_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert train(WITHOUT_VALIDATION, "name=whole", "train:total_iter=4") == 0
@@ -271,10 +272,10 @@ def test_a_state_that_cannot_be_read_now_is_not_passed_over(workplace: Path, mon
     assert train(WITHOUT_VALIDATION, "train:total_iter=4") == 0
     load = torch.load
 
-    def fail(path: Path, **options: Any) -> Any:
-        if Path(path).name == "4.state":
-            raise OSError(5, "Input/output error", str(path))
-        return load(path, **options)
+    def fail(file: Any, **options: Any) -> Any:
+        if Path(file.name).name == "4.state":
+            raise OSError(5, "Input/output error", file.name)
+        return load(file, **options)
 
     monkeypatch.setattr(torch, "load", fail)
     paths = {"training_states": str(STATES)}

@@ -14,9 +14,10 @@ import pytest
 
 from srflow_plugin.data.checked import CheckedImages
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested
-from tests.helpers import WITHOUT_VALIDATION, assert_same_networks, train
+from tests.helpers import UNIX, WITHOUT_VALIDATION, assert_same_networks, train
 
 
+@UNIX
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_request_is_noted_and_the_second_acts_at_once(number: signal.Signals, code: int) -> None:
     acted = []
@@ -47,6 +48,7 @@ def test_images_end_when_a_stop_is_asked_for() -> None:
         data[1]
 
 
+@UNIX
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_stops(workplace: Path, number: signal.Signals, code: int) -> None:
@@ -70,6 +72,7 @@ def test_a_signal_saves_and_stops(workplace: Path, number: signal.Signals, code:
     assert_same_networks("whole", "part")
 
 
+@UNIX
 def test_a_signal_ends_a_validation_between_two_images(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
