@@ -11,7 +11,6 @@ import contextlib
 import os
 import pickle
 import random
-import resource
 import shutil
 import signal
 import sys
@@ -98,6 +97,8 @@ def run_case(case: Case, folder: Path, template: Path, seed: str) -> tuple[str, 
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
             sys.stdout = sys.stderr = stream
+            import resource  # which Windows has not
+
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
             signal.alarm(SECONDS)
             code = case(random.Random(seed)) or 0
