@@ -91,7 +91,9 @@ from srflow_plugin.applications.editing import interpolate, restore, transfer_co
 from srflow_plugin.applications.latents import read_latents, save_latents
 from srflow_plugin.applications.maps import nll_map, sample_std
 from srflow_plugin.images.files import read_image, write_image
-from srflow_plugin.images.photographs import from_array, read_photograph, write_png
+from srflow_plugin.images.photographs import from_array
+from srflow_plugin.images.rows import read_photograph
+from srflow_plugin.images.writing import write_photograph
 from srflow_plugin.images.pictures import contact_sheet, heat_map
 from srflow_plugin.images.tensors import to_pixels, to_tensor
 
@@ -123,7 +125,7 @@ assert upscale(lq).shape == (1, 1, 3, 32, 48)
 differences = heat_map(arrays.std(0).mean(2), "grey levels")
 sheet = contact_sheet([("LR", small), ("sample", arrays[0]), ("map", differences)], 32)
 write_image(__import__("pathlib").Path("sheet.png"), sheet)
-write_png(__import__("pathlib").Path("deep.png"), from_array(arrays[0].astype(np.uint16) * 257))
+write_photograph(__import__("pathlib").Path("deep.png"), from_array(arrays[0].astype(np.uint16) * 257))
 print("done")
 """
 
@@ -148,6 +150,7 @@ def test_commands(tmp_path: Path) -> None:
         "decode p.safetensors -o back.png",
         "nll-map p.png -o nll.png",
         "std-map p.png -o std.npy --num-samples 2",
+        "redraw p.png --mask p.png",
         "convert p.pth p.safetensors --overwrite",
     ]
     code = f"""
@@ -203,5 +206,5 @@ def test_deep_colour_needs_opencv(tmp_path: Path) -> None:
     done = run_core(command("srflow", "upscale", "deep.png", "-o", "out"), tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
-    assert "deep.png has 16 bits a channel, which needs OpenCV: pip install opencv-python" in line
+    assert "deep.png: it has 16 bits a channel, which needs OpenCV: pip install opencv-python" in line
     assert not (tmp_path / "out").exists()

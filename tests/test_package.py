@@ -31,9 +31,9 @@ IMPORT_NAMES = {
 }
 COMES_WITH = {"gradio": {"gradio_client"}}
 CORE = ("applications", "archs", "checkpoints", "flow", "images", "sampling")
-CORE_MODULES = ("__init__", "_version", "compat", "devices", "errors", "files", "locks", "progress", "shares")
+CORE_MODULES = ("__init__", "_version", "compat", "devices", "errors", "files", "locks", "memory", "progress", "shares")
 # What is used where it is there, by the modules that can do without.
-OPTIONAL = {("images/photographs.py", "cv2"), ("progress.py", "tqdm"), ("training/log.py", "wandb")}
+OPTIONAL = {("memory.py", "psutil"), ("images/rows.py", "cv2"), ("progress.py", "tqdm"), ("training/log.py", "wandb")}
 
 
 class Import(NamedTuple):

@@ -86,6 +86,7 @@ MISTAKES = {
     "srflow interpolate nowhere.png image.png -o way": "nowhere.png does not exist",
     "srflow transfer nowhere.png image.png -o x.png": "nowhere.png does not exist",
     "srflow restore nowhere.png -o x.png": "nowhere.png does not exist",
+    "srflow redraw nowhere.png --mask image.png": "nowhere.png does not exist",
     "srflow std-map nowhere.png -o x.png": "nowhere.png does not exist",
     "srflow nll-map nowhere.png -o x.png": "nowhere.png does not exist",
     "srflow convert nowhere.pth x.pth": "nowhere.pth does not exist",
