@@ -85,7 +85,6 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal has not
             stream.reconfigure(errors="backslashreplace")
-    _let_threads_sleep()
     parser = Parser(prog=name, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
@@ -94,6 +93,8 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run, parser=subparser)
     args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), commands)
+    if args.run not in [module.run for module in TRAINING.values()]:
+        _let_threads_sleep()
     try:
         return args.run(args) or 0
     except UserError as error:
@@ -117,8 +118,9 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
 def _let_threads_sleep() -> None:
     """Let torch's threads sleep where they wait for each other, unless the user has chosen.
 
-    Threads that spin keep a core from the one that they wait for, once another process takes part of the cores: a
-    training beside light work was 4 to 16 times slower. OpenMP looks at it once, as torch is imported.
+    Threads that spin keep a core from the one that they wait for, once another process takes part of the cores: drawing
+    images took twice as long. A training's many small steps are slower with threads that sleep, if it is alone
+    (docs/speed.md); so it chooses nothing. OpenMP looks at it once, as torch is imported.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -117,9 +117,10 @@ def test_what_a_command_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch
 
 WAITING = """
 import os, runpy, sys
-from srflow_plugin.cli import prepare
+from srflow_plugin.cli import check, prepare
 prepare.run = lambda args: print(os.environ.get("OMP_WAIT_POLICY"), "torch" in sys.modules)
-sys.argv[1:] = ["prepare", "folder", "-o", "out"]
+check.run = lambda args: prepare.run(args)
+sys.argv[1:] = {}
 runpy.run_module("srflow_plugin", run_name="__main__")
 """
 
@@ -135,5 +136,13 @@ runpy.run_module("srflow_plugin", run_name="__main__")
 )
 def test_threads_that_wait_sleep_unless_the_user_has_chosen(chosen: dict[str, str], policy: str) -> None:
     unset = {name: value for name, value in os.environ.items() if name not in main.WAITING}
-    done = run_python(WAITING, env={**unset, "PYTHONPATH": str(ROOT), **chosen})
+    done = run_python(
+        WAITING.format(["prepare", "folder", "-o", "out"]), env={**unset, "PYTHONPATH": str(ROOT), **chosen}
+    )
     assert done.stdout == f"{policy} False\n", done.stderr  # before torch is imported
+
+
+def test_a_training_chooses_nothing() -> None:
+    unset = {name: value for name, value in os.environ.items() if name not in main.WAITING}
+    done = run_python(WAITING.format(["check", "file.yml"]), env={**unset, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.split()[0] == "None", done.stderr
