@@ -44,7 +44,7 @@ class Rows:
 
     Attributes:
         height, width: in pixels.
-        bands: makes an iterator of the rows, ``multiple`` or a multiple of it in each band but the last.
+        bands: goes through the rows, from the top each time it is called; all bands but the last are equally high.
         notes: what is not as it is in the file.
         like: what a band is: its kind, profile and EXIF; its pixels are the first ones.
     """
