@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
 from tests.helpers import SHARED, TINY, Enlarger, Server, make_data, untrained_network
+
+# A shell's background ignores it, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They are Unix' own: limits of processes, signals, Slurm.
 collect_ignore_glob = ["stress/*"] if os.name == "nt" else []

@@ -13,6 +13,7 @@ from srflow_plugin.checkpoints.load import (
     SCALE_SUFFIX,
     UNUSED_PREFIX,
     check_finite,
+    network_of,
     read_checkpoint,
     weights_and_unused,
 )
@@ -41,6 +42,7 @@ def convert(
     check_new_file(target, overwrite)
     state = read_checkpoint(source)
     weights, unused = weights_and_unused(state, param_key, str(source))
+    network_of(weights, str(source))  # what is not whole is not passed on
     if one_sided_noise is not None:
         weights |= setting_buffers(one_sided_noise=float(one_sided_noise))
     weights = stored(weights, storage)

@@ -60,6 +60,17 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
     name = str(source) if isinstance(source, str | Path) else "the state dict"
     state = read_checkpoint(find_checkpoint(source)) if isinstance(source, str | Path) else source
     weights = network_weights(state, param_key, name)
+    network = network_of(weights, name, **overrides)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def network_of(weights: Weights, name: str, **overrides: Any) -> SRFlowNet:
+    """Build the network that weights are of, without loading them; settings that are overridden are put into them.
+
+    Raises:
+        UserError: they are of none, or not all of one.
+    """
     try:
         network = SRFlowNet(**{**hyperparameters(weights, name), **overrides})
     except ValueError as error:
@@ -67,8 +78,7 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
     overridden = {f"settings.{name}" for name in overrides}
     weights |= {key: value for key, value in network.state_dict().items() if key in overridden}
     check_fit(weights, network, name, "the network that its shapes tell")
-    network.load_state_dict(weights)
-    return network.eval()
+    return network
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

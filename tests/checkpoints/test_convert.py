@@ -64,3 +64,14 @@ def test_a_target_is_replaced_only_when_asked_and_never_by_half(tmp_path: Path) 
     convert(source, target, overwrite=True)
     assert torch.load(target, weights_only=True).keys() == {"params"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pth", "b.pth", "c.pth"]
+
+
+@pytest.mark.parametrize("target", ["a.pth", "a.safetensors", "released.pth"])
+@pytest.mark.parametrize("part", ["encoder.body", "flow.levels.1"])
+def test_a_network_that_is_not_whole_is_not_passed_on(tmp_path: Path, target: str, part: str) -> None:
+    weights = small_network().state_dict()
+    del weights[next(name for name in reversed(weights) if name.startswith(part))]
+    torch.save({"params": weights}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match="is missing"):
+        convert(tmp_path / "net.pth", tmp_path / target, released=target.startswith("released"))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
