@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from srflow_plugin.applications.batch import Job, check_space
-from srflow_plugin.applications.upscale import Drawn, How, bicubic, draw_bands, together
+from srflow_plugin.applications.upscale import Drawn, How, bicubic, draw_bands
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import write_image
-from srflow_plugin.images.photographs import Photograph
+from srflow_plugin.images.photographs import Photograph, together
 from srflow_plugin.images.pictures import contact_sheet, heat_map, spread
 from srflow_plugin.images.resize import scaled_length
 from srflow_plugin.images.rows import Rows, open_rows

@@ -17,7 +17,7 @@ from srflow_plugin.checkpoints.load import load_network
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.devices import choose_device
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.photographs import Photograph, from_array, from_pillow
+from srflow_plugin.images.photographs import Photograph, cut_rows, from_array, from_pillow, together
 from srflow_plugin.images.resize import Downscaler, bicubic_upscale
 from srflow_plugin.images.rows import Rows, rows_of
 from srflow_plugin.images.tensors import to_array, to_tensor
@@ -43,6 +43,11 @@ class How(NamedTuple):
     tile: Tile = "auto"
     only: int | None = None
     outscale: float | None = None
+
+    @property
+    def of_network(self) -> dict[str, Any]:
+        """Those that :meth:`SRFlowNet.sample` takes."""
+        return {name: value for name, value in self._asdict().items() if name != "outscale"}
 
 
 class Drawn(NamedTuple):
@@ -118,9 +123,8 @@ def _upscale_tensor(network: SRFlowNet, image: Tensor, how: How) -> Tensor:
     if how.outscale is not None:
         raise UserError("outscale is for arrays and Pillow images; use torch's interpolate for tensors")
     lq = image.reshape(-1, *image.shape[-3:]).to(next(network.parameters()).device, torch.float32)
-    number, settings = how.num_samples if how.only is None else 1, how._asdict()
-    del settings["outscale"]
-    samples = network.sample(lq, **settings, resample=RESAMPLE).clamp(0, 1)
+    number = how.num_samples if how.only is None else 1
+    samples = network.sample(lq, **how.of_network, resample=RESAMPLE).clamp(0, 1)
     return samples.reshape(number, *image.shape[:-3], *samples.shape[2:]).to(image)
 
 
@@ -173,9 +177,7 @@ def draw_bands(network: SRFlowNet, rows: Rows, how: How, progress: bool = False)
             yield to_tensor(rgb).to(device)
 
     shape = (1, 3, rows.height, rows.width)
-    settings = how._asdict()
-    del settings["outscale"]
-    bands = draw_rows(network, parts(), shape, **settings, progress=progress, resample=RESAMPLE)
+    bands = draw_rows(network, parts(), shape, **how.of_network, progress=progress, resample=RESAMPLE)
     drawn = _as_photographs(bands, rows.like, alpha, rows.height * rows.width)
     if how.outscale is None or how.outscale == scale:
         return drawn
@@ -203,7 +205,7 @@ def _downscaled(bands: Iterator[Drawn], height: int, width: int, ratio: float) -
                 samples=[from_array(*one) for one in zip(levels, *zip(*kept, strict=True), strict=True)]
             )
         else:
-            yield band._replace(samples=[one._replace(rgb=one.rgb[:0], alpha=None) for one in band.samples])
+            yield band._replace(samples=[cut_rows(one, slice(0)) for one in band.samples])
 
 
 def check_outscale(outscale: float | None, scale: int) -> None:
@@ -236,16 +238,6 @@ class _Alpha:
         if top == bottom:
             return np.empty((0, self.scale * part.shape[1]), np.float32)
         return _enlarged(part, self.scale)[self.scale * (top - first) : self.scale * (bottom - first)]
-
-
-def together(parts: list[Photograph]) -> Photograph:
-    """Join rows of one photograph."""
-    parts = [part for part in parts if len(part.rgb)]
-    if len(parts) == 1:
-        return parts[0]
-    alphas = [part.alpha for part in parts if part.alpha is not None]
-    rgb = np.concatenate([part.rgb for part in parts])
-    return parts[0]._replace(rgb=rgb, alpha=np.concatenate(alphas) if alphas else None)
 
 
 def bicubic(photograph: Photograph, scale: int) -> Photograph:

@@ -49,10 +49,11 @@ def readable_suffixes() -> set[str]:
     return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NO_PIXELS
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file; what keeps it from being read becomes a line."""
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """Read a file, or so many bytes of it; what keeps it from being read becomes a line."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(count)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; correct the path") from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,22 @@ def upright(image: Image.Image) -> Image.Image:
     """Turn a Pillow image as its EXIF orientation says."""
     turn = TURNS[orientation_of(image)]
     return image if turn is None else image.transpose(turn)
+
+
+def cut_rows(photograph: Photograph, rows: slice) -> Photograph:
+    """Cut rows out of a photograph."""
+    alpha = None if photograph.alpha is None else photograph.alpha[rows]
+    return photograph._replace(rgb=photograph.rgb[rows], alpha=alpha)
+
+
+def together(parts: Sequence[Photograph]) -> Photograph:
+    """Join rows of one photograph, some of which may be empty."""
+    parts = [part for part in parts if len(part.rgb)]
+    if len(parts) == 1:
+        return parts[0]
+    alphas = [part.alpha for part in parts if part.alpha is not None]
+    rgb = np.concatenate([part.rgb for part in parts])
+    return parts[0]._replace(rgb=rgb, alpha=np.concatenate(alphas) if alphas else None)
 
 
 def to_plain(image: Image.Image) -> tuple[Image.Image | np.ndarray, bool]:

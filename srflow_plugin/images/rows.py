@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +21,12 @@ from srflow_plugin.images.photographs import (
     BLED,
     Photograph,
     bled,
+    cut_rows,
     exif_of,
     from_array,
     orientation_of,
     to_plain,
+    together,
     upright,
 )
 from srflow_plugin.memory import available_bytes
@@ -46,7 +49,7 @@ class Rows:
         height, width: in pixels.
         bands: goes through the rows, from the top each time it is called; all bands but the last are equally high.
         notes: what is not as it is in the file.
-        like: what a band is: its kind, profile and EXIF; its pixels are the first ones.
+        like: what a band is: its kind, profile and EXIF, of no rows.
     """
 
     height: int
@@ -54,9 +57,10 @@ class Rows:
     bands: Callable[[], Iterator[Photograph]]
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def like(self) -> Photograph:
-        return next(self.bands())
+        first = next(self.bands())
+        return first._replace(rgb=first.rgb[:0].copy(), alpha=None if first.alpha is None else first.alpha[:0].copy())
 
     def opaque_bands(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Give colours as a network is to see them, see :func:`srflow_plugin.images.photographs.bled`, and alpha."""
@@ -75,9 +79,7 @@ def rows_of(photograph: Photograph) -> Rows:
 
     def bands() -> Iterator[Photograph]:
         for top in range(0, height, ROWS_READ):
-            rows = slice(top, top + ROWS_READ)
-            alpha = None if photograph.alpha is None else photograph.alpha[rows]
-            yield photograph._replace(rgb=photograph.rgb[rows], alpha=alpha)
+            yield cut_rows(photograph, slice(top, top + ROWS_READ))
 
     return Rows(height, width, bands)
 
@@ -92,14 +94,7 @@ def open_rows(path: Path, max_pixels: int = MAX_PIXELS) -> Rows:
         UserError: it cannot be read, has more than ``max_pixels``, or is decoded whole and does not fit the memory.
             Damage behind the first rows shows when they are read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(33)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; correct the path") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    png = _png_header(start)
+    png = _png_header(read_bytes(path, 33))
     rows = None
     if png and png[0] * png[1] >= STREAMED_FROM and png[2]:
         _check_size(path, png[0], png[1], max_pixels)
@@ -109,10 +104,7 @@ def open_rows(path: Path, max_pixels: int = MAX_PIXELS) -> Rows:
 
 def read_photograph(path: Path) -> Photograph:
     """Read an image file of any kind whole."""
-    bands = list(open_rows(path).bands())
-    alphas = [band.alpha for band in bands if band.alpha is not None]
-    rgb = bands[0].rgb if len(bands) == 1 else np.concatenate([band.rgb for band in bands])
-    return bands[0]._replace(rgb=rgb, alpha=np.concatenate(alphas) if alphas else None)
+    return together(list(open_rows(path).bands()))
 
 
 def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
@@ -196,7 +188,7 @@ def _decode_deep_colour(data: bytes) -> np.ndarray:
 
 def _bled(first: Photograph, rest: Iterator[Photograph]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Bleed bands, of which each sees some rows of its neighbours."""
-    above = first._replace(rgb=first.rgb[:0], alpha=first.alpha[:0])  # type: ignore[index]
+    above = cut_rows(first, slice(0))
 
     def bands() -> Iterator[Photograph | None]:
         yield first
@@ -205,18 +197,9 @@ def _bled(first: Photograph, rest: Iterator[Photograph]) -> Iterator[tuple[np.nd
 
     for band, following in pairwise(bands()):
         assert band is not None and band.alpha is not None
-        parts = [above, band] if following is None else [above, band, _cut(following, slice(0, BLED))]
-        together = band._replace(
-            rgb=np.concatenate([part.rgb for part in parts]),
-            alpha=np.concatenate([part.alpha for part in parts]),
-        )
-        yield bled(together, slice(len(above.rgb), len(above.rgb) + len(band.rgb))), band.alpha
-        above = _cut(band, slice(-BLED, None))
-
-
-def _cut(photograph: Photograph, rows: slice) -> Photograph:
-    alpha = None if photograph.alpha is None else photograph.alpha[rows]
-    return photograph._replace(rgb=photograph.rgb[rows], alpha=alpha)
+        parts = [above, band] if following is None else [above, band, cut_rows(following, slice(0, BLED))]
+        yield bled(together(parts), slice(len(above.rgb), len(above.rgb) + len(band.rgb))), band.alpha
+        above = cut_rows(band, slice(-BLED, None))
 
 
 class _PngLines:
