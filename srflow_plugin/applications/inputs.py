@@ -5,13 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import readable_suffixes
+from srflow_plugin.images.files import by_ending, readable_suffixes
 
 
 class Found(NamedTuple):
@@ -56,21 +55,20 @@ def _images_of(folder: Path, recursive: bool) -> list[Found]:
     """List the images of a folder, and say what else is in it."""
     suffixes = readable_suffixes()
     images: list[Found] = []
-    left_out: Counter[str] = Counter()
+    left_out: list[Path] = []
+    folders = 0
     for path in _walk(folder, recursive):
         if path.is_dir():
-            left_out["folder"] += 1
+            folders += 1
         elif path.suffix.lower() in suffixes:
             images.append(Found(path, path.parent.relative_to(folder)))
         else:
-            left_out[path.suffix.lower() or "without an ending"] += 1
-    folders = left_out.pop("folder", 0)
+            left_out.append(path)
     hint = f"; of its {folders} folders --recursive takes the images, too" if folders else ""
     if not images:
         raise UserError(f"{folder} has no images{hint}")
     if left_out:
-        kinds = ", ".join(f"{count} {ending}" for ending, count in left_out.most_common(5))
-        sys.stderr.write(f"{folder}: {left_out.total()} files are no images and left out ({kinds})\n")
+        sys.stderr.write(f"{folder}: {len(left_out)} files are no images and left out ({by_ending(left_out)})\n")
     if folders:
         sys.stderr.write(f"{folder}: {folders} folders are left out; --recursive takes their images, too\n")
     return images

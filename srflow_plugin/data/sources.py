@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, archive_stem, split_archive, unpack
 from srflow_plugin.data.known_sets import KNOWN_SETS, KnownSet, fetch
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import find_images, is_image_file
+from srflow_plugin.images.files import by_ending, find_images, is_image_file
 
 
 def known_sets_of(sources: Sequence[str]) -> list[KnownSet]:
@@ -41,9 +40,8 @@ def _tell_left_out(folder: Path) -> None:
     """Count what lies in a folder and is not taken."""
     others = [path for path in folder.iterdir() if not path.name.startswith(".") and not is_image_file(path)]
     if others:
-        kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without an ending" for path in others)
-        told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-        sys.stderr.write(f"{folder}: {len(others)} others are no images that training reads, and left out ({told})\n")
+        told = f"{len(others)} others are no images that training reads, and left out ({by_ending(others)})"
+        sys.stderr.write(f"{folder}: {told}\n")
 
 
 def agreed(setting: str, known: Sequence[KnownSet], default: Any) -> Any:

@@ -6,7 +6,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -23,6 +24,7 @@ DAMAGED = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, Inde
 BITS_PER_SAMPLE = 258  # TIFF tag
 # Pillow opens them, but as pages to be drawn by other programs, films, or tables.
 NO_PIXELS = {".eps", ".ps", ".wmf", ".emf", ".mpg", ".mpeg", ".fit", ".fits", ".h5", ".hdf", ".grib", ".bufr", ".fli"}
+ENDINGS_SHOWN = 5
 PNG_START = b"\x89PNG\r\n\x1a\n"
 SOFTWARE = 305  # EXIF tag
 STAMP = "srflow"  # keyword of a text in PNG files: what the image was made with
@@ -41,6 +43,12 @@ def find_images(folder: Path) -> list[Path]:
     if not images:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return images
+
+
+def by_ending(paths: Iterable[Path]) -> str:
+    """Count files by their endings, and folders, the most frequent first: ``2 .txt, 1 .mov, 1 folders``."""
+    kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without an ending" for path in paths)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(ENDINGS_SHOWN))
 
 
 def readable_suffixes() -> set[str]:
