@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -211,6 +212,17 @@ def run(*command: str | Path, code: int = 0, timeout: float = 300) -> str:
     output = done.stdout + done.stderr
     assert done.returncode == code, output
     return output
+
+
+def torchrun(*command: str | Path, code: int = 0) -> str:
+    """Run a command in two processes; return what they printed, one's after the other's.
+
+    Each writes files of its own: lines of two processes that write to one pipe can mix.
+    """
+    with tempfile.TemporaryDirectory() as logs:
+        launcher = ["torch.distributed.run", "--nproc_per_node=2", "--standalone", "--redirects=3", f"--log-dir={logs}"]
+        output = run(sys.executable, "-m", *launcher, *command, code=code)
+        return output + "".join(log.read_text() for log in sorted(Path(logs).rglob("*.log")))
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from basicsr.archs import build_network
 from srflow_plugin.images.files import write_image
 from srflow_plugin.training import distributed
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, leave, mean_over_ranks, own_share
-from tests.helpers import ROOT, UNIX, WITHOUT_VALIDATION, run, saved_networks, truncate, untrained_network
+from tests.helpers import ROOT, UNIX, WITHOUT_VALIDATION, run, saved_networks, torchrun, truncate, untrained_network
 from tests.stress.torture import descendants
 
 
@@ -37,11 +37,6 @@ def test_a_single_process_is_all_there_are() -> None:
 
     with pytest.raises(ValueError, match="a fault"):
         gather_work(work)
-
-
-def torchrun(*command: str | Path, code: int = 0) -> str:
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    return run(*start, *command, code=code)
 
 
 RANKS = """
