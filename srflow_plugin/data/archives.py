@@ -1,4 +1,7 @@
-"""Images out of zip and tar archives, one folder of them, as files."""
+"""Images out of zip and tar archives, one folder of them, as files.
+
+Archives may come from strangers: what they claim and what they hold is bounded before it is in memory or on the disk.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
@@ -18,8 +21,26 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
 from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
+Entry = TypeVar("Entry")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+COMPRESSIONS: dict[Literal["gz", "bz2", "xz"], bytes] = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
+MOST_BYTES = 2**30  # of an image
+MOST_ENTRIES = 1_000_000
+MOST_EXPANSION = 200  # what images may take, compared with their archive, once that is more than one image's most
+# Entries that say more about the next one; tarfile reads them whole.
+EXTENSIONS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+MOST_EXTENSION = 2**20  # bytes
+CHUNK = 2**20
+HOLES = "it has files with holes: make it without --sparse"
 HIDDEN = (".", "__MACOSX", "@eaDir", "$RECYCLE.BIN")  # beginnings of the names of folders that systems make
+# What the readers of archives raise. RuntimeError: zipfile's answer to an encrypted member; OSError: bzip2's to damage.
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    *(RuntimeError, OSError, ValueError, OverflowError, IndexError),
+)
 
 
 class Member(NamedTuple):
@@ -28,6 +49,28 @@ class Member(NamedTuple):
     path: PurePosixPath
     size: int
     open: Callable[[], IO[bytes]]
+
+
+class CarefulTarInfo(tarfile.TarInfo):
+    """Entry of a tar archive, which does not let a small file fill the memory before it is seen."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> CarefulTarInfo:
+        """Read the first 512 bytes of an entry.
+
+        Raises:
+            tarfile.ReadError: what tarfile would read whole is too long, or the entry is stored with holes.
+        """
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in EXTENSIONS and info.size > MOST_EXTENSION:
+            raise tarfile.ReadError(f"a name or header of {info.size} bytes")
+        if info.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(HOLES)
+        return info
+
+    def _proc_gnusparse_10(self, *arguments: Any) -> None:
+        """Refuse the newer way of holes, whose list in front of the contents has no bound."""
+        raise tarfile.ReadError(HOLES)
 
 
 def is_archive(path: Path) -> bool:
@@ -65,6 +108,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
     unfinished = target.with_name(f"{target.name}.unfinished")
     with _members(archive) as members:
         chosen = _of_folder(members, archive, folder)
+        _check_sizes(chosen, archive)
         if target.exists():
             there = {path.name: path.stat().st_size for path in target.iterdir() if is_image_file(path)}
             if there != {member.path.name: member.size for member in chosen}:
@@ -79,10 +123,39 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
         )
         unfinished.mkdir(parents=True, exist_ok=True)
         for member in tqdm(missing, unit="image", desc=f"unpacking {archive.name}"):
-            with complete_or_absent(unfinished / member.path.name) as path, member.open() as source:
-                path.write_bytes(source.read())
+            with complete_or_absent(unfinished / member.path.name) as path:
+                _copy(member, path)
     unfinished.rename(target)
     return target
+
+
+def _check_sizes(members: list[Member], archive: Path) -> None:
+    """Refuse what no archive of images claims."""
+    for member in members:
+        if Path(member.path.name).name != member.path.name:  # of another system: drives
+            raise UserError(f"{archive} cannot be unpacked: {member.path.name!r} is no name of a file here")
+        if member.size > MOST_BYTES:
+            size = f"{member.size / 2**30:.1f} GiB"
+            raise UserError(f"{archive} cannot be unpacked: {str(member.path)!r} has {size}, the most for an image is 1 GiB")
+    total, packed = sum(member.size for member in members), archive.stat().st_size
+    if total > max(MOST_BYTES, MOST_EXPANSION * packed):
+        raise UserError(
+            f"{archive} cannot be unpacked: its {packed} bytes would become {total / 2**30:.1f} GiB; unpack it "
+            "yourself if you trust it, and give the folder"
+        )
+
+
+def _copy(member: Member, path: Path) -> None:
+    """Write a member's bytes, and none beyond those that it claims."""
+    left = member.size
+    with member.open() as source, path.open("wb") as file:
+        while chunk := source.read(CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                break
+            file.write(chunk)
+    if left:
+        raise zipfile.BadZipFile(f"{str(member.path)!r} is {'longer' if left < 0 else 'shorter'} than it claims")
 
 
 def _of_folder(members: list[Member], archive: Path, folder: str) -> list[Member]:
@@ -113,8 +186,9 @@ def _members(archive: Path) -> Iterator[list[Member]]:
                 if is_image_file(Path(member.path.name))
                 and not any(part.startswith(HIDDEN) for part in member.path.parts if part != ".")
             ]
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        # RuntimeError: zipfile's answer to an encrypted member
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
         raise UserError(f"{archive} cannot be unpacked ({error}); fetch or make it again") from None
 
 
@@ -124,19 +198,36 @@ def _opened(archive: Path) -> Iterator[list[Member]]:
         with zipfile.ZipFile(archive) as zipped:
             yield [
                 Member(PurePosixPath(info.filename), info.file_size, lambda info=info: zipped.open(info))  # type: ignore[misc]
-                for info in zipped.infolist()
+                for info in _bounded(zipped.infolist())
                 if not info.is_dir()
             ]
     else:
-        with tarfile.open(archive) as tarred:
+        with tarfile.open(archive, f"r:{_compression(archive)}", tarinfo=CarefulTarInfo) as tarred:
             yield [
                 Member(PurePosixPath(info.name), info.size, lambda info=info: _tar_file(tarred, info))  # type: ignore[misc]
-                for info in tarred
+                for info in _bounded(tarred)
                 if info.isfile()
             ]
 
 
+def _compression(archive: Path) -> Literal["", "gz", "bz2", "xz"]:
+    """Tell from its start how a tar is compressed; tarfile itself tries each way, and names every failure."""
+    with archive.open("rb") as file:
+        start = file.read(6)
+    return next((how for how, first in COMPRESSIONS.items() if start.startswith(first)), "")
+
+
+def _bounded(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Go through an archive's entries, unless they are too many."""
+    for number, entry in enumerate(entries):
+        if number == MOST_ENTRIES:
+            raise tarfile.ReadError(f"more than {MOST_ENTRIES} entries")
+        yield entry
+
+
 def _tar_file(tarred: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    if info.issparse():
+        raise tarfile.ReadError(HOLES)
     file = tarred.extractfile(info)
     assert file is not None  # it is a regular file
     return file

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from srflow_plugin.data import archives
 from srflow_plugin.data.archives import archive_stem, is_archive, split_archive, unpack
 from srflow_plugin.errors import UserError
 from tests.helpers import ARCHIVED, JUNK, litter, make_archive, noise_png
@@ -80,3 +88,139 @@ def test_a_folder_in_an_archive_is_written_as_a_path(
 def test_names_of_archives() -> None:
     assert is_archive(Path("a/SET.TAR.GZ")) and is_archive(Path("a.tgz")) and not is_archive(Path("a.zip.png"))
     assert [archive_stem(name) for name in ("a.tar.gz", "a.b.zip", "A.TGZ")] == ["a", "a.b", "A"]
+
+
+# -- archives of strangers ---------------------------------------------------------------------------------------------
+
+MANY = 200_000_000  # bytes
+
+
+def zip_of(path: Path, size: int, claimed: int | None = None, entries: int = 1) -> None:
+    """Make a zip of zeros; ``claimed``: the size that it says; ``entries``: that share the bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("0.png", bytes(size))
+        info = zipped.infolist()[0]
+        info.file_size = size if claimed is None else claimed
+        for number in range(1, entries):
+            other = copy.copy(info)
+            other.filename = f"{number}.png"
+            zipped.filelist.append(other)
+
+
+def tar_of(path: Path, header: tarfile.TarInfo, blocks: Iterator[bytes], more: bytes = b"") -> None:
+    """Make a tar, compressed: an entry, its contents, and other entries."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT))
+        file.writelines(blocks)
+        file.write(more + bytes(1024))
+
+
+def header_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    """Make an entry of a tar."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info
+
+
+def with_pax(path: Path, pax: dict[str, str], blocks: Iterator[bytes], size: int) -> None:
+    """Make a tar whose only entry has extended headers."""
+    info = header_of("a.png", size)
+    info.pax_headers = pax
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(info.tobuf(tarfile.PAX_FORMAT))
+        file.writelines(blocks)
+        file.write(bytes(1024))
+
+
+def zeros(size: int) -> Iterator[bytes]:
+    """Make so many zeros, in parts."""
+    yield from (bytes(2**20) for _ in range(size // 2**20))
+    yield bytes(size % 2**20 + -size % 512)
+
+
+def damaged_bzip2(path: Path) -> None:
+    path.with_name("a").write_bytes(np.random.default_rng(0).bytes(2_000_000))
+    with tarfile.open(path, "w:bz2") as tarred:
+        tarred.add(path.with_name("a"), "a.png")
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    path.write_bytes(data)
+
+
+HOSTILE: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "longer than it claims": ("a.zip", lambda path: zip_of(path, MANY, 100), "longer than|Bad CRC"),
+    "shorter than it claims": ("a.zip", lambda path: zip_of(path, 100, 1000), "shorter than"),
+    "an image of 5 GiB": ("a.zip", lambda path: zip_of(path, 100, 5 * 2**30), "'0.png' has 5.0 GiB"),
+    "entries that share their bytes": (
+        *("a.zip", lambda path: zip_of(path, 10_000_000, entries=400), "would become 3.7 GiB|Overlapped"),
+    ),
+    "more than there is in a tar": (
+        *("a.tar.gz", lambda path: tar_of(path, header_of("a.png", 5 * 2**30), zeros(9)), "unexpected end of data"),
+    ),
+    "a long name": (
+        *("a.tar.gz", lambda path: tar_of(path, header_of("x", MANY, tarfile.GNUTYPE_LONGNAME), zeros(MANY))),
+        "a name or header of 200000000 bytes",
+    ),
+    "a long link": (
+        *("a.tgz", lambda path: tar_of(path, header_of("x", MANY, tarfile.GNUTYPE_LONGLINK), zeros(MANY))),
+        "a name or header of 200000000 bytes",
+    ),
+    "long pax headers": (
+        *("a.tar.gz", lambda path: tar_of(path, header_of("x", MANY, tarfile.XHDTYPE), zeros(MANY))),
+        "a name or header of 200000000 bytes",
+    ),
+    "long pax headers of all": (
+        *("a.tar.gz", lambda path: tar_of(path, header_of("x", MANY, tarfile.XGLTYPE), zeros(MANY))),
+        "a name or header of 200000000 bytes",
+    ),
+    "holes": (
+        *("a.tar.gz", lambda path: tar_of(path, header_of("a.png", 512, tarfile.GNUTYPE_SPARSE), zeros(512))),
+        "files with holes",
+    ),
+    "holes of a size": (
+        "a.tar.gz",
+        lambda path: with_pax(path, {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(MANY)}, zeros(512), 512),
+        "files with holes",
+    ),
+    "holes without end": (
+        "a.tar.gz",
+        lambda path: with_pax(
+            *(path, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a.png"}),
+            *((b"9" * 8 + b"\n" + b"0\n" * (2**19) for _ in range(50)), 50 * 2**20),
+        ),
+        "files with holes",
+    ),
+    "damaged bzip2": ("a.tar.bz2", damaged_bzip2, "Invalid data stream"),
+    "a name with a NUL": (
+        *("a.tar.gz", lambda path: with_pax(path, {"path": "a\0.png"}, zeros(512), 512), "null|cannot be unpacked"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_archives_that_would_fill_the_memory_or_the_disk(case: str, tmp_path: Path) -> None:
+    name, make, message = HOSTILE[case]
+    make(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 3_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=rf"a\..*({message})"):
+            unpack(tmp_path / name, "", tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+    assert not list(tmp_path.rglob("*.png*"))
+
+
+def test_no_archive_has_entries_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 3)
+    for name in ("set.zip", "set.tar"):
+        with pytest.raises(UserError, match="more than 3 entries"):
+            unpack(make_archive(tmp_path / name, ARCHIVED), "HR", tmp_path / "HR")
+
+
+@pytest.mark.parametrize("length", [250, 255])
+def test_names_as_long_as_names_can_be(length: int, tmp_path: Path) -> None:
+    name = f"{'n' * (length - 4)}.png"
+    archive = make_archive(tmp_path / "set.zip", {name: noise_png(0)})
+    assert (unpack(archive, "", tmp_path / "out") / name).read_bytes() == noise_png(0)
