@@ -323,6 +323,8 @@ class Server(ThreadingHTTPServer):
         self.break_after: int | None = None
         self.ranges = True
         self.failures = 0
+        self.length: str | None = None  # that is announced, in place of the right one
+        self.redirects: dict[str, str] = {}
         self.starts: list[int] = []  # first bytes that were asked for
 
     @property
@@ -341,12 +343,16 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             self.server.failures -= 1
             return self.send_error(503)
+        if self.path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[self.path])
+            return self.end_headers()
         if content is None:
             return self.send_error(404)
         if start >= len(content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", self.server.length or str(len(content) - start))
         self.end_headers()
         stop = len(content) if self.server.break_after is None else start + self.server.break_after
         self.wfile.write(content[start:stop])

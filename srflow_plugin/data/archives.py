@@ -23,7 +23,8 @@ from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
 Entry = TypeVar("Entry")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-COMPRESSIONS: dict[Literal["gz", "bz2", "xz"], bytes] = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
+Mode = Literal["r:", "r:gz", "r:bz2", "r:xz"]
+MODES: dict[Mode, bytes] = {"r:gz": b"\x1f\x8b", "r:bz2": b"BZh", "r:xz": b"\xfd7zXZ\0"}  # beginnings of tars
 MOST_BYTES = 2**30  # of an image
 MOST_ENTRIES = 1_000_000
 MOST_EXPANSION = 200  # what images may take, compared with their archive, once that is more than one image's most
@@ -136,7 +137,9 @@ def _check_sizes(members: list[Member], archive: Path) -> None:
             raise UserError(f"{archive} cannot be unpacked: {member.path.name!r} is no name of a file here")
         if member.size > MOST_BYTES:
             size = f"{member.size / 2**30:.1f} GiB"
-            raise UserError(f"{archive} cannot be unpacked: {str(member.path)!r} has {size}, the most for an image is 1 GiB")
+            raise UserError(
+                f"{archive} cannot be unpacked: {str(member.path)!r} has {size}, the most for an image is 1 GiB"
+            )
     total, packed = sum(member.size for member in members), archive.stat().st_size
     if total > max(MOST_BYTES, MOST_EXPANSION * packed):
         raise UserError(
@@ -202,7 +205,7 @@ def _opened(archive: Path) -> Iterator[list[Member]]:
                 if not info.is_dir()
             ]
     else:
-        with tarfile.open(archive, f"r:{_compression(archive)}", tarinfo=CarefulTarInfo) as tarred:
+        with tarfile.open(archive, _mode(archive), tarinfo=CarefulTarInfo) as tarred:
             yield [
                 Member(PurePosixPath(info.name), info.size, lambda info=info: _tar_file(tarred, info))  # type: ignore[misc]
                 for info in _bounded(tarred)
@@ -210,11 +213,11 @@ def _opened(archive: Path) -> Iterator[list[Member]]:
             ]
 
 
-def _compression(archive: Path) -> Literal["", "gz", "bz2", "xz"]:
+def _mode(archive: Path) -> Mode:
     """Tell from its start how a tar is compressed; tarfile itself tries each way, and names every failure."""
     with archive.open("rb") as file:
         start = file.read(6)
-    return next((how for how, first in COMPRESSIONS.items() if start.startswith(first)), "")
+    return next((mode for mode, first in MODES.items() if start.startswith(first)), "r:")
 
 
 def _bounded(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import os
 import shutil
 import sys
 import time
@@ -21,6 +23,17 @@ PAUSE = 2.0  # seconds, doubled with each attempt
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
+MOST_DIGITS = 19  # of a number of bytes
+MOST_BYTES = 2**40  # of a file whose size nobody knows
+
+# urllib's own also opens ftp: and file: addresses, where a redirect leads to them.
+_WEB = urllib.request.OpenerDirector()
+for _handler in (
+    *(urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler),
+    *(urllib.request.HTTPRedirectHandler, urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler),
+    urllib.request.UnknownHandler,
+):
+    _WEB.add_handler(_handler())
 
 
 def download(url: str, path: Path, size: int | None = None, checksum: str | None = None) -> None:
@@ -29,7 +42,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
     Args:
         url: http or https.
         path: what to write; meanwhile ``*.part`` beside it.
-        size: expected, bytes.
+        size: expected, bytes; nothing beyond it is fetched.
         checksum: see :func:`verify`.
 
     Raises:
@@ -45,8 +58,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             attempt = 1 if _size(part) > before else attempt + 1
-            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            if refused or attempt == ATTEMPTS:
+            if _is_final(error) or attempt == ATTEMPTS:
                 raise UserError(
                     f"{url} cannot be fetched ({error}); try again later, it goes on where this stopped, or fetch it "
                     f"otherwise and put it at {path}"
@@ -102,6 +114,13 @@ def check_free(folder: Path, needed: float, what: str, remedy: str) -> None:
         )
 
 
+def _is_final(error: Exception) -> bool:
+    """Say whether another attempt would end in the same way."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR
+    return isinstance(error, urllib.error.URLError) and isinstance(error.reason, str)  # of unknown kinds of addresses
+
+
 def _fetch_rest(url: str, part: Path, size: int | None) -> None:
     """Append to ``part`` what is missing of it."""
     done = _size(part)
@@ -109,7 +128,7 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
     if done:
         request.add_header("Range", f"bytes={done}-")
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = _WEB.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == RANGE_NOT_SATISFIABLE and done:  # nothing is missing, or it is another file: verify() tells
             return
@@ -117,16 +136,31 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
     with answer:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:  # the server sends the whole
             done = 0
-        announced = answer.headers.get("Content-Length")
-        total = done + int(announced) if announced is not None else size
+        announced = answer.headers.get("Content-Length", "")
+        total = done + int(announced) if announced.isdecimal() and len(announced) < MOST_DIGITS else size
+        most = size if size is not None else MOST_BYTES
         check_free(part.parent, (total or done) - done, f"{part.stem} needs", "choose another disk with --downloads")
         bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem)
-        with bar, part.open("ab" if done else "wb") as file:
+        with bar, open(part, "ab" if done else "wb", opener=_no_link) as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-        if total is not None and _size(part) < total:
+                if file.tell() > most:
+                    break  # it is another file: verify() tells
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and _size(part) < min(total, most):
             raise ConnectionError(f"the connection broke after {_size(part)} of {total} bytes")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file that is begun here, and none that somebody has put a link to in its place."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link; delete it") from None
 
 
 def _size(path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from srflow_plugin.data import download as download_module
 from srflow_plugin.data.download import check_free, download, verify
 from srflow_plugin.errors import UserError
-from tests.helpers import Server
+from tests.helpers import UNIX, Server
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -67,6 +68,38 @@ def test_what_cannot_be_had_or_is_not_right(server: Server, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())  # what is known to be wrong is not gone on with
     target.write_bytes(CONTENT)
     verify(target, len(CONTENT), f"md5:{hashlib.md5(CONTENT).hexdigest()}")
+
+
+def test_no_more_is_fetched_than_is_expected(server: Server, tmp_path: Path) -> None:
+    server.contents["/file.bin"] = bytes(50_000_000)
+    for server.length in (None, "abc", "-1", "9" * 5000):
+        with pytest.raises(UserError, match=r"has [1-5]\d{6} bytes, 3000000 are expected"):
+            download(f"{server.url}/file.bin", tmp_path / "file.bin", 3_000_000, SHA256)
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://127.0.0.1/a", "data:,abc", "gopher://127.0.0.1/"])
+def test_nothing_but_the_web_is_asked(server: Server, tmp_path: Path, address: str) -> None:
+    server.redirects["/file.bin"] = address
+    start = time.monotonic()
+    for first in (f"{server.url}/file.bin", address):
+        with pytest.raises(UserError, match=r"cannot be fetched"):
+            download(first, tmp_path / "file.bin")
+    assert not list(tmp_path.iterdir()) and len(server.starts) == 1 and time.monotonic() - start < 1
+    server.redirects["/file.bin"] = f"{server.url}/other.bin"
+    server.contents["/other.bin"] = CONTENT
+    download(f"{server.url}/file.bin", tmp_path / "file.bin", len(CONTENT), SHA256)
+
+
+@UNIX
+def test_a_link_in_place_of_what_is_fetched_is_not_written_through(server: Server, tmp_path: Path) -> None:
+    for target in (tmp_path / "victim", tmp_path / "none"):
+        (tmp_path / "victim").write_bytes(b"precious")
+        (tmp_path / "file.bin.part").symlink_to(target)
+        with pytest.raises(UserError, match=r"file\.bin\.part is a link; delete it"):
+            download(f"{server.url}/file.bin", tmp_path / "file.bin", len(CONTENT), SHA256)
+        (tmp_path / "file.bin.part").unlink()
+    assert (tmp_path / "victim").read_bytes() == b"precious" and not (tmp_path / "none").exists()
 
 
 def test_a_disk_that_is_too_small_is_named(tmp_path: Path) -> None:
