@@ -26,6 +26,7 @@ PATIENCE = 5.0  # seconds: a run that is being stopped lets go
 PATIENCE_WITH_OTHERS = 120.0  # of a machine that died: until a file server gives its locks up
 PAUSE = 0.2
 SHORT_PAUSE = 0.01
+PLACES = 64  # of processes that use something together and are seen by each other
 
 
 class LockFile:
@@ -88,7 +89,10 @@ class LockFile:
     @property
     def holder(self) -> str:
         """Process that signed last."""
-        return self.path.read_text(errors="replace", encoding="utf-8") if self.path.exists() else "a process that ends"
+        if not self.is_there:
+            return "a process that ends"
+        self._file.seek(0)  # not by its name: to close it then would let this process's locks go
+        return self._file.read().decode(errors="replace")
 
     @property
     def is_there(self) -> bool:
@@ -139,6 +143,25 @@ def held(path: Path, what: str) -> Iterator[None]:
             time.sleep(PAUSE)
         lock.sign()
         yield
+
+
+@contextmanager
+def beside_others(path: Path) -> Iterator[str | None]:
+    """Use something in the block that several processes may use together; hand out who else does, or None.
+
+    Processes come one at a time: the caller holds another lock while it enters.
+
+    Args:
+        path: of the lock file, in a folder that is there.
+    """
+    with LockFile(path) as lock:
+        free = [place for place in range(PLACES) if lock.claim(place)]
+        others = lock.holder if len(free) < PLACES else None
+        for place in free[1:]:
+            lock.release(place)
+        if others is None:
+            lock.sign()
+        yield others
 
 
 if sys.platform == "win32":

@@ -13,7 +13,7 @@ import pytest
 
 from srflow_plugin import locks
 from srflow_plugin.errors import UserError
-from srflow_plugin.locks import LockFile, held
+from srflow_plugin.locks import LockFile, beside_others, held
 from tests.helpers import UNIX
 
 HOLDER = """
@@ -51,6 +51,33 @@ def test_a_lock_ends_with_a_killed_process(holder: subprocess.Popen[str], tmp_pa
     holder.send_signal(signal.SIGKILL)
     with held(tmp_path / "lock", "it"):
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+
+
+BESIDE = HOLDER.replace("import held", "import beside_others").replace(
+    'held(Path(sys.argv[1]), "it")', "beside_others(Path(sys.argv[1]))"
+)
+
+
+def test_those_who_use_something_together_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    others: list[subprocess.Popen[str]] = []
+    with beside_others(path) as before:
+        assert before is None
+    for count in range(3):
+        with beside_others(path) as found:
+            assert (found is None) == (count == 0)
+            assert found is None or f"process {others[0].pid} on " in found
+        command = [sys.executable, "-c", BESIDE, str(path)]
+        others.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert others[-1].stdout is not None and others[-1].stdout.readline() == "held\n"
+    for other in others:  # the first one, too
+        with beside_others(path) as found:
+            assert found is not None
+        other.kill()
+        other.communicate()
+    with beside_others(path) as found:
+        assert found is None
+    assert not path.exists()
 
 
 def test_numbers_are_locked_apart(holder: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ class LmdbWriter:
             if path.exists() and not self.complete:
                 raise UserError(f"{path} exists, made from other images or otherwise; delete it or choose another name")
         if self.complete:
+            for path in self.final:
+                _check_list(path)
             return
         begun = _read_settings(self.unfinished[0] / SETTINGS_FILE) or {}
         begun_images = begun.pop("images", {})
@@ -283,11 +285,28 @@ def _digest(name: str) -> str:
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
+    """Read how images were made; None where nobody says, or nothing that makes sense."""
     try:
-        settings: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        settings = json.loads(path.read_bytes()) if path.exists() else None
     except ValueError:
         return None
-    return settings
+    makes_sense = isinstance(settings, dict) and isinstance(settings.get("images", {}), dict)
+    return settings if makes_sense else None
+
+
+def _check_list(folder: Path) -> None:
+    """Refuse an LMDB whose list and contents differ, as after a damage, or when two wrote to it at once."""
+    try:
+        listed = (folder / "meta_info.txt").read_bytes().splitlines()
+        with lmdb.open(str(folder), readonly=True, lock=False) as database, database.begin() as transaction:
+            names = [bytes(name) for name in transaction.cursor().iternext(values=False)]
+        is_same = [line.partition(b".png ")[0] for line in listed] == names
+    except (OSError, lmdb.Error):
+        is_same = False
+    if not is_same:
+        raise UserError(
+            f"{folder} is damaged: it does not hold what its meta_info.txt lists; delete it and its partner"
+        )
 
 
 def _lines(transaction: lmdb.Transaction) -> list[str]:

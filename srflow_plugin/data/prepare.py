@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,9 @@ def write_pairs(
     """
     _check_cuts(scale, crop_size, center_crop)
     settings: dict[str, Any] = {"scale": scale, "crop_size": crop_size, "border": border, "center_crop": center_crop}
-    with held(hr.with_name(f".{hr.name}.lock"), str(hr)):
+    with ExitStack() as stack:
+        for path in sorted({hr, lr}):  # an output may be half of another pair, too
+            stack.enter_context(held(path.with_name(f".{path.name}.lock"), str(path)))
         return _write(images, hr, lr, settings, num_workers)
 
 

@@ -90,8 +90,13 @@ def sample_files(folder: Path, dataset: BenchmarkSet, method: Method, pair: Pair
     """List a method's outputs for an image: where they are, or where they will be."""
     if method.files is not None:
         return method.files[dataset.name][pair.number]
-    directory = folder / "images" / dataset.name / method.name.replace(" ", "_")
+    directory = folder / "images" / dataset.name / folder_of(method.name)
     return [directory / f"{pair.number:06d}_sample{sample:05d}.png" for sample in range(method.num_samples)]
+
+
+def folder_of(name: str) -> str:
+    """Name the folder of a method's outputs."""
+    return name.replace(" ", "_")
 
 
 class Drawing(NamedTuple):

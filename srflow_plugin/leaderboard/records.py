@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,16 @@ class Records:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         for line in whole.splitlines():
-            with suppress(ValueError):  # part of one
-                dataset, method, image, values = json.loads(line)
-                self.values[dataset, method, image] = values
+            if record := _record(line):
+                self.values[record[0]] = record[1]
         self._read += len(whole)
+
+
+def _record(line: bytes) -> tuple[tuple[str, str, str], Values] | None:
+    """Read a line; None for part of one, or a damaged one, whose image is done again."""
+    try:
+        *key, values = json.loads(line)
+        dataset, method, image = map(str, key)
+    except (ValueError, TypeError):
+        return None
+    return ((dataset, method, image), values) if isinstance(values, dict) else None

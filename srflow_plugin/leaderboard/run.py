@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import complete_or_absent
 from srflow_plugin.leaderboard.check import checked_set, with_files
-from srflow_plugin.leaderboard.draw import Method, Settings, checkpoint_methods, draw_all, fingerprint
+from srflow_plugin.leaderboard.draw import Method, Settings, checkpoint_methods, draw_all, fingerprint, folder_of
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.report import write_report
 from srflow_plugin.leaderboard.score import score_all
 from srflow_plugin.leaderboard.sets import BenchmarkSet
-from srflow_plugin.locks import LockFile
+from srflow_plugin.locks import LockFile, beside_others
 from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.shares import this_process
 
@@ -30,24 +30,27 @@ def run_benchmark(
 ) -> str:
     """Draw, score and report what is not there yet; return the table.
 
-    Of several processes that a launcher has started the first one reports, once all is drawn and scored.
+    Processes that do the same in one folder share the work; one that would do it otherwise is refused. Of several that
+    a launcher has started the first one reports, once all is drawn and scored.
     """
     perceptual_distance(settings.distance, settings.net)  # says at once if it cannot be had
     drawn, scores = Records(folder / "drawn.jsonl"), Records(folder / "scores.jsonl")
     methods = [with_files(method, sets) for method in methods]
     sets = [checked_set(dataset, methods, settings, scores.has) for dataset in sets]
     folder.mkdir(parents=True, exist_ok=True)
-    used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
     alone = folder / ".report.lock"  # with the files that are written whole
-    with LockFile(alone) as lock, lock.holding():
-        _check_same(folder / "protocol.json", sets, methods, settings, used)
-    draw_all(folder, sets, methods, settings, drawn)
-    is_one = this_process().size > 1 or settings.device != "cpu"
-    score_all(folder, sets, methods, settings, scores, workers or (1 if is_one else os.cpu_count() or 1))
-    if this_process().rank > 0:
-        return ""
-    with LockFile(alone) as lock, lock.holding():
-        return write_report(folder, sets, methods, settings, drawn, scores)
+    with ExitStack() as stack:
+        with LockFile(alone) as lock, lock.holding():
+            others = stack.enter_context(beside_others(folder / ".benchmark.lock"))
+            used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
+            _check_same(folder / "protocol.json", sets, methods, settings, used, others)
+        draw_all(folder, sets, methods, settings, drawn)
+        is_one = this_process().size > 1 or settings.device != "cpu"
+        score_all(folder, sets, methods, settings, scores, workers or (1 if is_one else os.cpu_count() or 1))
+        if this_process().rank > 0:
+            return ""
+        with LockFile(alone) as lock, lock.holding():
+            return write_report(folder, sets, methods, settings, drawn, scores)
 
 
 def choose_methods(
@@ -80,22 +83,30 @@ def choose_methods(
 
 
 def check_names(methods: Sequence[str], sets: Sequence[str]) -> None:
-    """Check that names can be told apart and become folders."""
+    """Check that names become folders, and folders of their own."""
     for kind, names in (("method", methods), ("data set", sets)):
-        name, count = Counter(names).most_common(1)[0]
-        if count > 1:
-            raise UserError(f"two {kind}s are called {name!r}; give each a name of its own")
-        bad = next((name for name in names if set(name) & set("/\\") or not name.strip(". ")), None)
-        if bad is not None:
-            raise UserError(f"{kind} {bad!r}: a plain name is needed, without /")
+        by_folder: dict[str, str] = {}
+        for name in names:
+            if set(name) & set("/\\") or not name.strip(". ") or not name.isprintable():
+                raise UserError(f"{kind} {name!r}: a plain name is needed, without /")
+            folder = folder_of(name).casefold()  # some systems know no case
+            if other := by_folder.get(folder):
+                called = f"called {name!r}" if name == other else f"{other!r} and {name!r}, which share a folder"
+                raise UserError(f"two {kind}s are {called}; give each a name of its own")
+            by_folder[folder] = name
 
 
 def _check_same(
-    path: Path, sets: Sequence[BenchmarkSet], methods: Sequence[Method], settings: Settings, used: set[str]
+    path: Path,
+    sets: Sequence[BenchmarkSet],
+    methods: Sequence[Method],
+    settings: Settings,
+    used: set[str],
+    others: str | None,
 ) -> None:
     """Check that what is in the folder was made in the same way.
 
-    Sets and methods may be added; those ``used`` have results.
+    Sets and methods may be added; those ``used`` have results. None of those that ``others`` make now may change.
     """
     described: dict[str, Any] = {key: value for key, value in settings._asdict().items() if key != "device"}
     for dataset in sets:
@@ -106,10 +117,32 @@ def _check_same(
         source = method.source and fingerprint(method.source)
         num_samples = method.num_samples if method.draws else 1  # files are told by the source
         described[f"method {method.name}"] = [method.temperature, num_samples, source]
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = _protocol(path)
     for key, value in described.items():
         name = key.partition(" ")[2]  # of a set or method
-        if earlier.get(key, value) != value and used and (not name or name in used):
-            raise UserError(f"{path.parent} holds a benchmark with another {key}; choose another folder with -o")
+        is_used = others is not None or (bool(used) and (not name or name in used))
+        if earlier.get(key, value) != value and is_used:
+            now = f", which {others} makes now" if others else ""
+            raise UserError(f"{path.parent} holds a benchmark with another {key}{now}; choose another folder with -o")
+    methods_and_sets = (
+        [key.removeprefix(kind) for key in {**earlier, **described} if key.startswith(kind)]
+        for kind in ("method ", "set ")
+    )
+    check_names(*methods_and_sets)
     with complete_or_absent(path) as unfinished:
         unfinished.write_text(json.dumps({**earlier, **described}, indent=1) + "\n", encoding="utf-8")
+
+
+def _protocol(path: Path) -> dict[str, Any]:
+    """Read how what is in the folder was made."""
+    if not path.exists():
+        return {}
+    try:
+        earlier = json.loads(path.read_bytes())
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise UserError(
+            f"{path} is damaged: nobody knows how what is beside it was made; choose another folder with -o"
+        )
+    return earlier

@@ -192,3 +192,41 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, kind: str, monkeypatch: 
     with pytest.raises(UserError, match=r"HR.* cannot be written: No space left on device; what is done is kept"):
         writer.put("a", two_tiles())
     writer.close()
+
+
+def complete_pair(folder: Path, kind: str = "lmdb") -> dict[str, Any]:
+    versions = {"a": 1, "b": 2}
+    writer = open_pair(folder, kind, versions)
+    for key in versions:
+        writer.put(key, two_tiles())
+    writer.finish()
+    writer.close()
+    return versions
+
+
+@pytest.mark.parametrize("name", NAMES["lmdb"])
+@pytest.mark.parametrize("damage", ["one less", "other names", "one more", "no list", "no LMDB"])
+def test_a_list_that_is_another_than_the_contents_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    versions = complete_pair(tmp_path)
+    path = tmp_path / name / "meta_info.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    if damage == "no list":
+        path.unlink()
+    elif damage == "no LMDB":
+        (tmp_path / name / "data.mdb").unlink()
+    else:
+        others = [line.replace("b_s", "c_s") for line in lines]
+        path.write_text(
+            "".join({"one less": lines[1:], "other names": others, "one more": [*lines, "d.png 1\n"]}[damage])
+        )
+    with pytest.raises(UserError, match=rf"{name} is damaged: it does not hold what its meta_info.txt lists"):
+        open_pair(tmp_path, "lmdb", versions)
+
+
+@pytest.mark.parametrize("settings", ["5", "[]", "null", '{"images": 5}', '{"images": ["a"]}', "\0\0", '{"a"'])
+@pytest.mark.parametrize("kind", NAMES)
+def test_settings_that_make_no_sense_are_others(tmp_path: Path, kind: str, settings: str) -> None:
+    versions = complete_pair(tmp_path, kind)
+    next(tmp_path.rglob(SETTINGS_FILE)).write_text(settings)
+    with pytest.raises(UserError, match=r"made (from other images or )?otherwise"):
+        open_pair(tmp_path, kind, versions)

@@ -174,15 +174,18 @@ with held(Path(sys.argv[1]), "it"):
 """
 
 
-def test_two_preparations_of_one_output_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("half", ["HR", "LR"])
+def test_two_preparations_of_one_output_are_kept_apart(
+    half: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "PATIENCE", 0.3)
     cv2.imwrite(str(tmp_path / "a.png"), noise_image(16, 16))
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / ".HR.lmdb.lock")]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / f".{half}.lmdb.lock")]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     arguments = find_images(tmp_path), tmp_path / "HR.lmdb", tmp_path / "LR.lmdb", 4
     with pytest.raises(
-        UserError, match=rf"HR\.lmdb is in use: process {other.pid} on .*; wait for it, or choose another"
+        UserError, match=rf"{half}\.lmdb is in use: process {other.pid} on .*; wait for it, or choose another"
     ):
         write_pairs(*arguments)
     assert not list(tmp_path.glob("*.lmdb"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from srflow_plugin.leaderboard.records import Records
 
 
@@ -27,6 +29,16 @@ def test_what_others_add_is_seen(tmp_path: Path) -> None:
     assert one.has("Set5", "net", "other2") and other.has("Set5", "net", "one2")
     assert one.values == other.values == Records(tmp_path / "a.jsonl").values and len(one.values) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "null", "[]", '["a", "b", "c"]', '["a", "b", "c", 5]', "\0\0\0", '{"a": 1}', "\udcff"]
+)
+def test_a_damaged_line_is_forgotten(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    Records(path).add("Set5", "net", "a", {"psnr": 1.0})
+    path.write_bytes(line.encode(errors="surrogateescape") + b"\n" + path.read_bytes())
+    assert Records(path).values == {("Set5", "net", "a"): {"psnr": 1.0}}
 
 
 def test_half_a_line_is_forgotten(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,41 @@ def test_methods_and_sets_may_be_added_and_not_changed(
         assert f"out holds a benchmark with another {what}; choose another folder" in capsys.readouterr().err
 
 
+@UNIX
+def test_a_benchmark_that_others_make_now_is_not_made_otherwise(
+    benchmark_command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first has drawn nothing yet."""
+    command = ["benchmark", "-o", "out", "--set", "Set5", "HR", "LR", "--distance", "stlpips", "--bicubic"]
+    code = PROCESS.replace("kill(os.getpid(), signal.SIGKILL)", "pause()").replace("== 2", "== 1")
+    code = code.replace("os.pause()", "signal.pause()")
+    Path("process.py").write_text(code)
+    ranks = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "PYTHONPATH": str(ROOT)}
+    other = subprocess.Popen([sys.executable, "process.py", "draw", *command], env={**os.environ, **ranks})
+    while not Path("killed").exists():
+        time.sleep(0.05)
+    with pytest.raises(SystemExit) as stop:
+        srflow_command([*command, "--seed", "7"])
+    assert stop.value.code == 2
+    told = f"another seed, which process {other.pid} on {socket.gethostname()}"
+    assert told in " ".join(capsys.readouterr().err.split())
+    other.kill()
+    other.wait()
+    assert srflow_command([*command, "--seed", "7"]) == 0
+    assert {path.name for path in Path("out").glob(".*")} <= {".srflow.lock"}
+
+
+@pytest.mark.parametrize("damage", ["[1", "[]", "\0\0\0", '{"seed":'])
+def test_a_damaged_protocol_is_named(
+    damage: str, benchmark_command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").mkdir()
+    Path("out/protocol.json").write_text(damage)
+    with pytest.raises(SystemExit) as stop:
+        srflow_command(["benchmark", "-o", "out", "--set", "Set5", "HR", "LR", "--distance", "stlpips", "--bicubic"])
+    assert stop.value.code == 2 and "out/protocol.json is damaged" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("methods", "sets", "message"),
     [
@@ -139,6 +176,12 @@ def test_methods_and_sets_may_be_added_and_not_changed(
         (["a"], ["s", "s"], "two data sets are called 's'"),
         (["a/b"], ["s"], "method 'a/b': a plain name is needed, without /"),
         (["a"], [".."], r"data set '\.\.': a plain name is needed"),
+        (["a b", "a_b"], ["s"], "two methods are 'a b' and 'a_b', which share a folder"),
+        (["SwinIR", "swinir"], ["s"], "two methods are 'SwinIR' and 'swinir', which share a folder"),
+        (["a"], ["Set5", "set5"], "two data sets are 'Set5' and 'set5', which share a folder"),
+        (["a\nb"], ["s"], r"method 'a\\nb': a plain name is needed"),
+        (["a"], ["s\x1b[31m"], r"data set 's\\x1b\[31m': a plain name is needed"),
+        (["a\u202eb"], ["s"], r"method 'a\\u202eb': a plain name is needed"),
     ],
 )
 def test_names_become_folders(methods: list[str], sets: list[str], message: str) -> None:
