@@ -53,6 +53,8 @@ DEMO = ["gradio>=6", "scikit-image>=0.22"]
 # Imports the last two and lists neither.
 STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
 
+WEIGHTS = ["srflow_x4", "srflow_x8_face"]  # by name: whatever else lies there stays at home
+
 setup(
     name="srflow_plugin",
     version=runpy.run_path(str(ROOT / "srflow_plugin" / "_version.py"))["__version__"],
@@ -75,7 +77,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["srflow_plugin", "srflow_plugin.*"]),
-    package_data={"srflow_plugin": ["py.typed", "weights/*.safetensors"]},
+    package_data={"srflow_plugin": ["py.typed", *(f"weights/{name}.safetensors" for name in WEIGHTS)]},
     install_requires=CORE,
     extras_require={
         "train": TRAIN,

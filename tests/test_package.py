@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
@@ -114,14 +116,54 @@ FILES = [
 ]
 
 
+def distribution(kind: str, root: Path, target: Path) -> set[str]:
+    """Make a distribution of a copy of this project; return the names in it."""
+    command = [sys.executable, "setup.py", "--quiet", kind, "--dist-dir", str(target)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (archive,) = target.iterdir()
+    if kind == "bdist_wheel":
+        with zipfile.ZipFile(archive) as zipped:
+            return set(zipped.namelist())
+    with tarfile.open(archive) as tarred:
+        return {member.name.partition("/")[2] for member in tarred if member.isfile()}
+
+
+# What may lie about in a folder of work, and is nobody else's business.
+STRAY = (
+    *("docs/.cache/secret.txt", "docs/notes.swp", "docs/.draft.md", "docs/pictures/mine.jpeg", "docs/letter.pdf"),
+    *("srflow_plugin/weights/mine.safetensors", "srflow_plugin/weights/net.pth", "srflow_plugin/.env", ".env"),
+    *("experiments/a/models/net_g_1.pth", "datasets/mine/a.png", "options/.secret.yml", "tests/core", "benchmarks/a.png"),
+    *("datasets/key.pem", "recipes/.netrc", "options/wandb.key", ".ci/venv/pyvenv.cfg", "results/x.md", "token.txt"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sdist", "bdist_wheel"])
+def test_what_lies_about_stays_at_home(kind: str, tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns(".git", ".ci", "__pycache__", "*.egg-info", "build", "experiments", ".*_cache")
+    root = shutil.copytree(ROOT, tmp_path / "root", ignore=ignored)
+    before = distribution(kind, root, tmp_path / "before")
+    for name in STRAY:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("secret")
+    shutil.rmtree(root / "build", ignore_errors=True)
+    assert distribution(kind, root, tmp_path / "after") == before
+    assert {"srflow_plugin/weights/srflow_x4.safetensors", "srflow_plugin/weights/srflow_x8_face.safetensors"} < before
+
+
+def test_the_lock_has_a_hash_for_everything_that_is_depended_on() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "\n--only-binary :all:\n" in lock  # no code runs while it is installed
+    entries = re.findall(r"^([a-z][a-z0-9._-]*)==\S+(.*?)(?=^[a-z]|\Z)", lock, flags=re.MULTILINE | re.DOTALL)
+    assert len(entries) > 100 and all("--hash=sha256:" in rest for _, rest in entries)
+    wanted = [re.split(r"[<>=!;\[ ]", line)[0].lower() for line in requires("srflow_plugin") or []]
+    assert {*wanted} - {"basicsr"} <= {name for name, _ in entries}  # a BasicSR of one's own is not in it
+
+
 @pytest.mark.slow
 def test_options_and_data_set_pages_travel_in_the_source_distribution(tmp_path: Path) -> None:
-    command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (archive,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(archive) as file:
-        names = {name.partition("/")[2] for name in file.getnames()}
+    names = distribution("sdist", ROOT, tmp_path)
     for pattern in (
         "options/*.yml",
         "options/*.json",
@@ -137,7 +179,8 @@ def test_options_and_data_set_pages_travel_in_the_source_distribution(tmp_path: 
     ):
         expected = {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
         assert expected and expected <= names, pattern
-    assert {"LICENSE", "README.md", "CHANGELOG.md", "srflow_plugin/py.typed", "srflow_plugin/flow/layers.py"} <= names
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "requirements.lock"} <= names
+    assert {"srflow_plugin/py.typed", "srflow_plugin/flow/layers.py"} <= names
     assert not [name for name in names if name.startswith("datasets/") and not name.endswith((".md", "datasets/"))]
 
 
