@@ -133,7 +133,13 @@ def distribution(kind: str, root: Path, target: Path) -> set[str]:
 STRAY = (
     *("docs/.cache/secret.txt", "docs/notes.swp", "docs/.draft.md", "docs/pictures/mine.jpeg", "docs/letter.pdf"),
     *("srflow_plugin/weights/mine.safetensors", "srflow_plugin/weights/net.pth", "srflow_plugin/.env", ".env"),
-    *("experiments/a/models/net_g_1.pth", "datasets/mine/a.png", "options/.secret.yml", "tests/core", "benchmarks/a.png"),
+    *(
+        "experiments/a/models/net_g_1.pth",
+        "datasets/mine/a.png",
+        "options/.secret.yml",
+        "tests/core",
+        "benchmarks/a.png",
+    ),
     *("datasets/key.pem", "recipes/.netrc", "options/wandb.key", ".ci/venv/pyvenv.cfg", "results/x.md", "token.txt"),
 )
 

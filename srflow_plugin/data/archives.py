@@ -133,8 +133,9 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
 def _check_sizes(members: list[Member], archive: Path) -> None:
     """Refuse what no archive of images claims."""
     for member in members:
-        if Path(member.path.name).name != member.path.name:  # of another system: drives
-            raise UserError(f"{archive} cannot be unpacked: {member.path.name!r} is no name of a file here")
+        name = member.path.name
+        if Path(name).name != name or not name.isprintable():  # drives of other systems; what terminals obey
+            raise UserError(f"{archive} cannot be unpacked: {name!r} is no name for a file here")
         if member.size > MOST_BYTES:
             size = f"{member.size / 2**30:.1f} GiB"
             raise UserError(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import gzip
+import re
 import tarfile
 import tracemalloc
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from srflow_plugin.data import archives
 from srflow_plugin.data.archives import archive_stem, is_archive, split_archive, unpack
 from srflow_plugin.errors import UserError
 from tests.helpers import ARCHIVED, JUNK, litter, make_archive, noise_png
+from tests.stress.archives import header_of, tar_of, with_pax, zeros, zip_of
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz"])
@@ -93,49 +92,6 @@ def test_names_of_archives() -> None:
 # -- archives of strangers ---------------------------------------------------------------------------------------------
 
 MANY = 200_000_000  # bytes
-
-
-def zip_of(path: Path, size: int, claimed: int | None = None, entries: int = 1) -> None:
-    """Make a zip of zeros; ``claimed``: the size that it says; ``entries``: that share the bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr("0.png", bytes(size))
-        info = zipped.infolist()[0]
-        info.file_size = size if claimed is None else claimed
-        for number in range(1, entries):
-            other = copy.copy(info)
-            other.filename = f"{number}.png"
-            zipped.filelist.append(other)
-
-
-def tar_of(path: Path, header: tarfile.TarInfo, blocks: Iterator[bytes], more: bytes = b"") -> None:
-    """Make a tar, compressed: an entry, its contents, and other entries."""
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(header.tobuf(tarfile.GNU_FORMAT))
-        file.writelines(blocks)
-        file.write(more + bytes(1024))
-
-
-def header_of(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
-    """Make an entry of a tar."""
-    info = tarfile.TarInfo(name)
-    info.size, info.type = size, kind
-    return info
-
-
-def with_pax(path: Path, pax: dict[str, str], blocks: Iterator[bytes], size: int) -> None:
-    """Make a tar whose only entry has extended headers."""
-    info = header_of("a.png", size)
-    info.pax_headers = pax
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(info.tobuf(tarfile.PAX_FORMAT))
-        file.writelines(blocks)
-        file.write(bytes(1024))
-
-
-def zeros(size: int) -> Iterator[bytes]:
-    """Make so many zeros, in parts."""
-    yield from (bytes(2**20) for _ in range(size // 2**20))
-    yield bytes(size % 2**20 + -size % 512)
 
 
 def damaged_bzip2(path: Path) -> None:
@@ -217,6 +173,14 @@ def test_no_archive_has_entries_without_end(tmp_path: Path, monkeypatch: pytest.
     for name in ("set.zip", "set.tar"):
         with pytest.raises(UserError, match="more than 3 entries"):
             unpack(make_archive(tmp_path / name, ARCHIVED), "HR", tmp_path / "HR")
+
+
+@pytest.mark.parametrize("name", ["a\n.png", "\x1b[31mred.png", "a\u202eb.png", "a\x7f.png"])
+def test_names_that_terminals_obey_are_refused(name: str, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "set.zip", {name: noise_png(0)})
+    with pytest.raises(UserError, match=re.escape(f"{name!r} is no name for a file here")):
+        unpack(archive, "", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
 
 
 @pytest.mark.parametrize("length", [250, 255])
