@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,9 @@ class SRFlowValidation(SRModel):
             grid_to_board = self.is_train and self.opt["logger"]["use_tb_logger"] and index < GRIDS_PER_DATASET
             grid = self._grid(pictures) if save_img or grid_to_board else None
             if save_img:
-                self._save_pictures(self._picture_path(dataset.opt["name"], name, current_iter), pictures, grid)
+                start = self._picture_path(dataset.opt["name"], name, current_iter)
+                with self._going_on(f"The pictures of {name}"):
+                    self._save_pictures(start, pictures, grid)
             yield MeasuredImage(index, name, values, grid if grid_to_board else None)
 
     def _forget_image(self) -> None:
@@ -221,6 +224,16 @@ class SRFlowValidation(SRModel):
                 write_image(start.with_name(f"{start.name}{suffix}{sample_suffix}.png"), picture)
         if grid is not None:
             write_image(start.with_name(f"{start.name}_grid.png"), grid)
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """Let a training go on, in the block, on a disk that is full or gone for a while; the log says what is lost."""
+        try:
+            yield
+        except OSError as error:
+            if not self.is_train:
+                raise
+            get_root_logger().error(f"{what} could not be written: {error.strerror or error}. Training goes on.")
 
     def _picture_path(self, dataset_name: str, name: str, current_iter: int | str) -> Path:
         folder = Path(self.opt["path"]["visualization"])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from logging.handlers import MemoryHandler
@@ -19,6 +23,21 @@ LINE = "%(asctime)s %(levelname)s: %(message)s"  # as BasicSR writes them
 MANY_LINES = 10**6
 
 
+class LogFile(logging.FileHandler):
+    """Log file of which a fault, as of a full disk, is told once on the screen, where all lines are, too."""
+
+    is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Tell of a line that could not be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.is_told:
+            self.is_told = True
+            sys.stderr.write(f"{self.baseFilename} could not be written: {error.strerror}. Training goes on.\n")
+
+
 class RunLog:
     """BasicSR's logger, which keeps its lines until the file that they belong in can be made."""
 
@@ -32,7 +51,7 @@ class RunLog:
     def open(self, file: Path) -> None:
         """Write to a file, first the lines so far. On other ranks than the first there is none."""
         if isinstance(self.handler, MemoryHandler):
-            early, target = self.handler, logging.FileHandler(file, "w", encoding="utf-8")
+            early, target = self.handler, LogFile(file, "w", encoding="utf-8")
             target.setFormatter(logging.Formatter(LINE))
             early.setTarget(target)
             early.flush()
@@ -45,7 +64,8 @@ class RunLog:
     def _use(self, handler: logging.Handler | None) -> None:
         if self.handler is not None:
             self.logger.removeHandler(self.handler)
-            self.handler.close()
+            with suppress(OSError):  # which is told
+                self.handler.close()
         self.handler = handler
         if handler is not None:
             self.logger.addHandler(handler)
@@ -74,6 +94,53 @@ def check_boards(opt: Section) -> None:
         raise UserError("logger.wandb needs wandb: pip install wandb, or set logger.wandb.project: ~")
 
 
+class SurvivingWriter:
+    """TensorBoard's writer, whose faults do not end a training: a full disk, or one that is gone for a while.
+
+    TensorBoard writes in a thread, which ends with its first fault; what is to be shown next raises that fault.
+
+    Args:
+        make: the writer.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._writer: Any = None
+        self._hook = threading.excepthook
+        threading.excepthook = self._hear
+        with self._survived():
+            self._writer = make()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Give one of the writer's methods, which does nothing once it cannot write."""
+
+        def method(*arguments: Any, **settings: Any) -> None:
+            if self._writer is not None:
+                with self._survived():
+                    getattr(self._writer, name)(*arguments, **settings)
+
+        return method
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.__getattr__("close")()
+        threading.excepthook = self._hook
+
+    @contextmanager
+    def _survived(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            reason = f"TensorBoard's curves could not be written: {error.strerror or error}"
+            get_root_logger().error(f"{reason}. Training goes on without them; a resume shows them again.")
+
+    def _hear(self, fault: threading.ExceptHookArgs) -> None:
+        """Leave a fault to whoever shows something next, if it is of TensorBoard's thread."""
+        is_tensorboard = type(fault.thread).__module__.startswith("tensorboard.")
+        if not (is_tensorboard and isinstance(fault.exc_value, OSError)):
+            self._hook(fault)
+
+
 class Boards:
     """TensorBoard's curves and pictures and, where the option file names a project, their copy at Weights & Biases.
 
@@ -84,7 +151,7 @@ class Boards:
         wandb_id: of the run that a resumed training goes on in; None: the option file's, or a new one.
 
     Attributes:
-        writer: TensorBoard's, on the first rank; None where there is none.
+        writer: TensorBoard's, on the first rank, which outlives a full disk; None where there is none.
         wandb_id: of the run, to be kept; None without one.
     """
 
@@ -100,7 +167,8 @@ class Boards:
             self.wandb_id = str(self._run.id)
             get_root_logger().info(f"Weights & Biases: run {self.wandb_id} of project {_wandb_project(opt)}.")
         folder = Path(opt["root_path"]) / "tb_logger" / opt["name"]
-        self.writer: Any = init_tb_logger(log_dir=str(folder)) if has_boards(opt) else None
+        is_shown = has_boards(opt) and opt["rank"] == 0
+        self.writer = SurvivingWriter(lambda: init_tb_logger(log_dir=str(folder))) if is_shown else None
 
     def close(self) -> None:
         """Write what is left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pytest
 import torch
 from basicsr.data import build_dataloader, build_dataset
 from basicsr.models import build_model
+from basicsr.utils import get_root_logger
 from torch.utils.data import DataLoader
 
 from srflow_plugin.data.checked import read_bgr
 from srflow_plugin.images.files import read_image
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels
+from srflow_plugin.models import validation
 from srflow_plugin.options.schema import Section
 from srflow_plugin.sampling.draw import draw
 from tests.helpers import model_batch, train_model
@@ -143,6 +147,26 @@ def test_a_picture_has_the_mean_and_the_highest_temperature(tiny_options: Sectio
     assert np.array_equal(columns[3], read_image(folder / "0_1_0.png"))
     assert np.array_equal(columns[6], read_image(Path("images/val/0.png")))  # RGB
     assert set(model.metric_results) == {"psnr"}
+
+
+def test_a_training_outlives_a_disk_that_has_no_room_for_pictures(
+    tiny_options: Section, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, picture: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    model = build_model(tiny_options)
+    monkeypatch.setattr(validation, "write_image", full)
+    get_root_logger().addHandler(caplog.handler)
+    try:
+        model.validation(val_loader(tiny_options), 1, None, save_img=True)
+    finally:
+        get_root_logger().removeHandler(caplog.handler)
+    assert "could not be written: No space left on device. Training goes on." in caplog.text
+    assert model.metric_results["psnr_tau0"] > 0
+    model.is_train = False  # a test's pictures are what it is for
+    with pytest.raises(OSError, match="No space left"):
+        model.validation(val_loader(tiny_options), 1, None, save_img=True)
 
 
 def test_tiles_change_nothing_where_one_holds_the_image(tiny_options: Section) -> None:

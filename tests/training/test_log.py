@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from srflow_plugin.cli.main import basicsr_command
 from srflow_plugin.errors import UserError
 from srflow_plugin.training.log import RunLog, check_boards
 from srflow_plugin.training.resume import read_state
@@ -62,3 +66,31 @@ def test_a_resumed_run_goes_on_in_its_own_run_of_wandb(workplace: Path, monkeypa
     first, finished, again, _ = begun
     assert (first["id"], first["resume"], first["project"], finished) == (None, None, "p", {"finished": True})
     assert (again["id"], again["resume"], again["name"], again["sync_tensorboard"]) == ("new", "allow", "tiny", True)
+
+
+def test_curves_that_cannot_be_written_end_no_training(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(writer: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+    hook = threading.excepthook
+    assert basicsr_command(["train", "-opt", "tiny.yml", "--force_yml", "logger:use_tb_logger=true"]) == 0
+    told = capfd.readouterr().err
+    assert told.count("TensorBoard's curves could not be written: No space left on device. Training goes on") == 1
+    assert "Traceback" not in told and threading.excepthook is hook
+    assert Path("experiments/tiny/training_states/2.state").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_log_that_cannot_be_written_is_told_once(fresh_log: None, capfd: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(OPT)
+    log.logger.info("first")
+    log.open(Path("/dev/full"))
+    for _ in range(3):
+        log.logger.warning("more")
+    log.close()
+    told = capfd.readouterr().err
+    assert told.count("/dev/full could not be written: No space left on device. Training goes on.") == 1
+    assert "Traceback" not in told and told.count("WARNING: more") == 3
