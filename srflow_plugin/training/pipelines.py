@@ -8,6 +8,7 @@ run; checkpoints are whole or absent; a signal to stop is answered with a checkp
 from __future__ import annotations
 
 import datetime
+import errno
 import logging
 import math
 import time
@@ -47,6 +48,7 @@ from srflow_plugin.training.setup import Run
 from srflow_plugin.training.state import Checkpoints, Progress, build_model
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested
 
+IMWRITE_FAILED = "Failed in writing images"  # BasicSR's words
 NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
 
 
@@ -300,8 +302,21 @@ def validate_together(
     try:
         with _suited_to(model, loader.dataset.opt):  # type: ignore[attr-defined]
             gather_work(lambda: model.validation(loader, current_iter, tb_logger, save_img))
+    except OSError as error:
+        if IMWRITE_FAILED not in str(error) and error.errno != errno.ENOSPC:
+            raise
+        _tell_unwritten(model, loader)
     finally:
         cudnn.benchmark = searches
+
+
+def _tell_unwritten(model: BaseModel, loader: DataLoader[Any]) -> None:
+    """Say that a model of BasicSR could not write a picture, which ends a test and no training."""
+    dataset: Any = loader.dataset
+    failure = f"Pictures of {dataset.opt['name']} could not be written: is the disk full?"
+    if not model.is_train:
+        raise TrainingError(failure)
+    get_root_logger().error(f"{failure} Its validation ends here. Training goes on.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from srflow_plugin import locks
+from srflow_plugin.cli.main import basicsr_command
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.files import load_options
 from srflow_plugin.training import pipelines
@@ -237,3 +239,28 @@ def test_a_validation_that_fails_loses_nothing(
     last = capsys.readouterr().err.splitlines()[-1]
     assert stop.value.code == 1 and "the validation after iteration 2 failed: saving image is not supp" in last
     assert [path.name for path in Path("experiments/tiny/training_states").iterdir()] == ["2.state"]
+
+
+@pytest.mark.parametrize("fault", [OSError("Failed in writing images."), OSError(errno.ENOSPC, "No space left", "x")])
+def test_a_model_of_basicsr_trains_on_where_its_pictures_cannot_be_written(
+    fault: OSError, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise fault
+
+    sections = yaml.safe_load(Path("tiny.yml").read_text())
+    network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
+    sections.update(model_type="SRModel", network_g=network)
+    adam = {key: sections["train"][key] for key in ("optim_g", "scheduler")}
+    sections["train"] = {**adam, "total_iter": 4, "pixel_opt": {"type": "L1Loss"}}
+    sections["val"] = {"val_freq": 2, "save_img": True, "metrics": None, "suffix": None}
+    Path("tiny.yml").write_text(yaml.safe_dump(sections))
+    monkeypatch.setattr("basicsr.models.sr_model.imwrite", fail)
+    assert train() == 0
+    assert capsys.readouterr().err.count("Pictures of held_out could not be written: is the disk full?") == 2
+    tested = {**sections, "path": {"pretrain_network_g": "experiments/tiny/models/net_g_4.pth"}}
+    tested["datasets"] = {"test": sections["datasets"]["val"]}
+    Path("test.yml").write_text(yaml.safe_dump({key: tested[key] for key in tested if key not in ("train", "logger")}))
+    with pytest.raises(SystemExit) as stop:
+        basicsr_command(["test", "-opt", "test.yml"])
+    assert stop.value.code == 1 and "stopped: Pictures of held_out could" in capsys.readouterr().err
