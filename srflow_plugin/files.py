@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
+import socket
 import stat
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -12,6 +18,12 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from srflow_plugin.errors import UserError
+
+UNFINISHED = ".unfinished"
+NAME_KEPT = 40  # letters of a file's name in that of its unfinished one, which may be no longer than names can be
+LOOKING_SHARE = 100  # times what a look for leftovers takes goes by before the next: folders can be large
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)  # file servers; folders that none may list
+_next_look: dict[Path, float] = {}
 
 
 def check_new_file(path: Path, overwrite: bool = False) -> None:
@@ -68,18 +80,37 @@ def folder_made(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def complete_or_absent(path: Path) -> Iterator[Path]:
-    """Give another name to write to; at the end of the block the file has its own, in place of one that had it."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
+def complete_or_absent(path: Path, replacing: bool = True) -> Iterator[Path]:
+    """Give another name to write to; at the end of the block the file has its own, in place of one that had it.
+
+    After a power cut, too, it is the new one or the old one, whole. A symbolic link of its name is replaced, not
+    followed.
+
+    Args:
+        path: the file.
+        replacing: files of its name; else one that another process has made meanwhile stays.
+
+    Raises:
+        UserError: there is such a file, and it is not to be replaced.
+    """
+    unfinished = _unfinished(path)
     try:
         yield unfinished
-        unfinished.replace(path)
+        sync(unfinished)
+        _give_name(unfinished, path, replacing)
+        sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """``torch.save``; whatever happens meanwhile, the file is the new one or the old one, whole.
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file as :func:`complete_or_absent` does."""
+    with complete_or_absent(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def save_atomically(state: dict[str, Any], path: Path, replacing: bool = True) -> None:
+    """``torch.save``, as :func:`complete_or_absent` does: whatever happens, the file is the new one or the old one.
 
     Raises:
         OSError: where it cannot be written, as on a full disk.
@@ -88,7 +119,87 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
 
     buffer = BytesIO()  # torch's own writer ends on a full disk with an error that does not say so
     torch.save(state, buffer)
-    with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())  # or the new name could outlive a power cut, and its contents not
+    with complete_or_absent(path, replacing) as unfinished:
+        unfinished.write_bytes(buffer.getbuffer())
+
+
+def rename_folder(folder: Path, name: Path) -> None:
+    """Give a finished folder its name; the names of its files, which are on the disk, outlive a power cut with it."""
+    sync(folder)
+    folder.rename(name)
+    sync(name.parent)
+
+
+def sync(path: Path) -> None:
+    """Put a file's contents on the disk, or the names in a folder, which some systems do by themselves or not at all.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if not (is_folder and error.errno in NO_FOLDER_SYNC):
+            raise
+
+
+def remove_leftovers(folder: Path, alone: bool = False) -> None:
+    """Remove what killed processes have left of files in a folder.
+
+    Args:
+        folder: need not be there.
+        alone: nobody else writes there, so that what is left is of no process that lives on another machine.
+    """
+    for path in folder.glob(f"*{UNFINISHED}"):
+        owner = re.search(rf"\.(\w+)-(\d+)-\w+{re.escape(UNFINISHED)}$", path.name)
+        if alone or (owner and owner[1] == _machine() and _has_ended(int(owner[2]))):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    """Make an empty file beside another; its name tells whose it is, and cannot be foreseen."""
+    start = time.monotonic()
+    if start >= _next_look.get(path.parent, 0):
+        remove_leftovers(path.parent)
+        end = time.monotonic()
+        _next_look[path.parent] = end + LOOKING_SHARE * (end - start)
+    process = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    unfinished = path.with_name(f"{path.name[:NAME_KEPT]}.{process}{UNFINISHED}")
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return unfinished
+
+
+def _give_name(unfinished: Path, path: Path, replacing: bool) -> None:
+    if not replacing:
+        try:
+            os.link(unfinished, path)  # fails where there is such a name; a look beforehand could be too early
+            return
+        except (OSError, NotImplementedError):  # of file systems without such links, too
+            if path.exists():
+                raise UserError(f"{path} exists, made just now by another process; choose another name") from None
+    unfinished.replace(path)
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _has_ended(process: int) -> bool:
+    """Say that a process of this machine is no more; Windows has no way to ask that leaves it alone."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # of another user; no number of a process
+        return False
+    return False

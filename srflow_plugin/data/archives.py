@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from srflow_plugin.data.download import check_free
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent
+from srflow_plugin.files import complete_or_absent, rename_folder
 from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
 Entry = TypeVar("Entry")
@@ -126,7 +126,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
         for member in tqdm(missing, unit="image", desc=f"unpacking {archive.name}"):
             with complete_or_absent(unfinished / member.path.name) as path:
                 _copy(member, path)
-    unfinished.rename(target)
+    rename_folder(unfinished, target)
     return target
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import lmdb
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent
+from srflow_plugin.files import complete_or_absent, rename_folder, write_whole
 from srflow_plugin.images.files import is_image_file
 
 FIRST_SIZE, MOST_GROWTH = 2**24, 2**30  # bytes of a map: address space, on Windows of the file as well
@@ -65,8 +65,8 @@ class GrowingLmdb:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:  # writes survive this process without sync
-            self.environment = lmdb.open(str(folder), map_size=FIRST_SIZE, sync=False)
+        try:
+            self.environment = lmdb.open(str(folder), map_size=FIRST_SIZE)
         except lmdb.Error as error:
             raise UserError(f"{folder} cannot be opened: {error}; {HINT}") from None
 
@@ -93,12 +93,8 @@ class GrowingLmdb:
         return True
 
     def close(self) -> None:
-        """Close it; writes that :meth:`sync` has not made safe survive this process, and not the machine."""
+        """Close it."""
         self.environment.close()
-
-    def sync(self) -> None:
-        """Put all on the disk."""
-        self.environment.sync(True)
 
 
 class LmdbWriter:
@@ -140,7 +136,7 @@ class LmdbWriter:
             path.mkdir(parents=True, exist_ok=True)
         self.databases = [GrowingLmdb(path) for path in self.unfinished]
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
-        (self.unfinished[0] / SETTINGS_FILE).write_text(json.dumps(settings), encoding="utf-8")
+        write_whole(self.unfinished[0] / SETTINGS_FILE, json.dumps(settings))
 
     def has(self, key: str) -> bool:
         """Say whether an image has been put: LR comes last, and all of an image at once."""
@@ -162,8 +158,7 @@ class LmdbWriter:
         """List the images, give both LMDBs their names; return the number of pairs."""
         for database, path in zip(self.databases, self.unfinished, strict=True):
             lines = database.read(_lines)
-            (path / "meta_info.txt").write_text("".join(lines), encoding="utf-8")
-            database.sync()
+            write_whole(path / "meta_info.txt", "".join(lines))
             database.close()
         self._rename()
         return len(lines)
@@ -196,7 +191,7 @@ class LmdbWriter:
         if all((path / "meta_info.txt").exists() or final.exists() for path, final in moves):
             for path, final in moves:
                 if path.exists() and not final.exists():
-                    path.rename(final)
+                    rename_folder(path, final)
 
 
 class FolderWriter:
@@ -221,7 +216,7 @@ class FolderWriter:
         for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
-        self.settings_file.write_text(json.dumps(self.settings), encoding="utf-8")
+        write_whole(self.settings_file, json.dumps(self.settings))
 
     def has(self, key: str) -> bool:
         return (self.folders[1] / f"{_names(key, 1, self.tiled)[0]}.png").exists()
@@ -237,7 +232,7 @@ class FolderWriter:
                     raise UserError(f"{folder} cannot be written: {error.strerror}; {HINT}") from None
 
     def finish(self) -> int:
-        self.settings_file.write_text(json.dumps({**self.settings, "pairs": self.count()}), encoding="utf-8")
+        write_whole(self.settings_file, json.dumps({**self.settings, "pairs": self.count()}))
         return self.count()
 
     def count(self) -> int:

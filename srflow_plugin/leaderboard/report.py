@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from srflow_plugin.files import complete_or_absent, write_whole
 from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import heat_map, in_rows, resized, spread, stacked
 from srflow_plugin.leaderboard.calibration import draw_figure, pooled, sentences
@@ -118,7 +119,8 @@ def write_report(
             for pair in dataset.pairs:
                 key = dataset.name, method.name, pair.hr.name
                 rows.append((dataset.name, method, pair.hr.name, {**scores.values[key], **drawn.values.get(key, {})}))
-    with (folder / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
+    per_image = folder / "per_image.csv"
+    with complete_or_absent(per_image) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["set", "method", "image", *(column.key for column in COLUMNS + PARTS)])
         for name, method, image, values in rows:
@@ -135,12 +137,10 @@ def write_report(
             numbers |= pooled(of_row)
             row = {"set": dataset.name, "images": len(of_row), "method": method.name, "tau": method.temperature}
             summary.append({**row, "samples": method.num_samples, "protocol": protocol(method, settings), **numbers})
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     table = "\n\n".join(_table(dataset, summary, settings) for dataset in sets) + "\n"
-    (folder / "table.md").write_text(table, encoding="utf-8")
-    (folder / "times.md").write_text(
-        "\n\n".join(_times(dataset.name, summary) for dataset in sets) + "\n", encoding="utf-8"
-    )
+    write_whole(folder / "table.md", table)
+    write_whole(folder / "times.md", "\n\n".join(_times(dataset.name, summary) for dataset in sets) + "\n")
     (folder / "figures").mkdir(exist_ok=True)
     for dataset in sets:
         _curves(folder, dataset, methods, summary, settings)

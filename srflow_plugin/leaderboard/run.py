@@ -11,7 +11,7 @@ from typing import Any
 
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent
+from srflow_plugin.files import write_whole
 from srflow_plugin.leaderboard.check import checked_set, with_files
 from srflow_plugin.leaderboard.draw import Method, Settings, checkpoint_methods, draw_all, fingerprint, folder_of
 from srflow_plugin.leaderboard.records import Records
@@ -129,8 +129,7 @@ def _check_same(
         for kind in ("method ", "set ")
     )
     check_names(*methods_and_sets)
-    with complete_or_absent(path) as unfinished:
-        unfinished.write_text(json.dumps({**earlier, **described}, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps({**earlier, **described}, indent=1) + "\n")
 
 
 def _protocol(path: Path) -> dict[str, Any]:
