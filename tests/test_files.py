@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,12 @@ def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> N
 
 def test_looks_for_leftovers_take_a_small_part_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    monkeypatch.setattr(files, "remove_leftovers", lambda folder: looks.append(folder) or sum(range(10**5)))
+
+    def slow(folder: Path) -> None:
+        looks.append(folder)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(files, "remove_leftovers", slow)
     for _ in range(20):
         write_whole(tmp_path / "a", "text")
     assert len(looks) < 5

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from srflow_plugin.archs.settings import decode_setting
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.foreign import what_is
+from srflow_plugin.checkpoints.sealed import read_sealed, sealed
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import check_is_file
+from srflow_plugin.files import check_is_file, complete_or_absent
 from srflow_plugin.flow.precision import to_complete
 
 NETWORK_KEY = "srflow_network"  # in the metadata of a file: the fingerprint and the name of the network that encoded
@@ -32,20 +32,28 @@ MIN_STD = 1e-3  # of a flat patch; keeps its float errors from becoming content
 
 
 def save_latents(
-    path: str | Path, latents: Sequence[Tensor], lq: Tensor, network: SRFlowNet | None = None, name: str = ""
+    path: str | Path,
+    latents: Sequence[Tensor],
+    lq: Tensor,
+    network: SRFlowNet | None = None,
+    name: str = "",
+    replacing: bool = True,
 ) -> None:
     """Write latents and the LR images (B, 3, h, w) that they belong to as a safetensors file.
 
-    With the network that encoded them, and its name, the file says which it is: no other decodes them.
+    With the network that encoded them, and its name, the file says which it is: no other decodes them. It appears when
+    complete, or not at all.
 
     Raises:
-        UserError: latents that are not finite, as of an image that the network does not know.
+        UserError: latents that are not finite, as of an image that the network does not know; there is such a file, and
+            it is not to be replaced.
     """
     if not all(latent.isfinite().all() for latent in latents):
         raise UserError("the latents are not finite: the network does not know such an image; --exact may help")
-    tensors = {f"latent_{index}": latent.detach().cpu().contiguous() for index, latent in enumerate(latents)}
+    tensors = {f"latent_{index}": latent.detach().cpu() for index, latent in enumerate(latents)}
     known = {} if network is None else {NETWORK_KEY: f"{fingerprint(network)} {name}"}
-    Path(path).write_bytes(save({**tensors, "lq": lq.detach().cpu().contiguous()}, known))
+    with complete_or_absent(Path(path), replacing) as unfinished:
+        unfinished.write_bytes(sealed({**tensors, "lq": lq.detach().cpu()}, known))
 
 
 def read_latents(path: str | Path, network: SRFlowNet | None = None) -> tuple[list[Tensor], Tensor]:
@@ -58,10 +66,10 @@ def read_latents(path: str | Path, network: SRFlowNet | None = None) -> tuple[li
     """
     check_is_file(Path(path))
     try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            known = file.metadata() or {}
-    except (OSError, SafetensorError):
+        tensors, known = read_sealed(Path(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except SafetensorError:
         kind = what_is(Path(path)) or "damaged, or holds something else"
         raise UserError(f"{path} is not a readable file of latents: it is {kind}") from None
     names = [f"latent_{index}" for index in range(len(tensors) - 1)]
@@ -70,6 +78,7 @@ def read_latents(path: str | Path, network: SRFlowNet | None = None) -> tuple[li
     _check_numbers(tensors, path)
     if network is not None:
         _check_network(known, network, path)
+        _check_shapes([tensors[name] for name in names], tensors["lq"], network, path)
     tensors = {name: value if value.dtype == torch.float64 else value.float() for name, value in tensors.items()}
     return [tensors[name] for name in names], tensors["lq"]
 
@@ -86,6 +95,8 @@ def fingerprint(network: SRFlowNet) -> str:
 
 def _check_numbers(tensors: dict[str, Tensor], path: str | Path) -> None:
     """Refuse tensors that no encoder gives."""
+    if not all(value.numel() for value in tensors.values()):
+        raise UserError(f"{path} holds no latents: some are empty; `srflow encode` writes a file that does")
     batches = {len(value) for value in tensors.values() if value.ndim == IMAGE_NDIM}
     if len(batches) != 1 or not all(
         value.ndim == IMAGE_NDIM and value.is_floating_point() for value in tensors.values()
@@ -105,6 +116,14 @@ def _check_network(known: dict[str, str], network: SRFlowNet, path: str | Path) 
     if own != fingerprint(network):
         encoder = name or "another network"
         raise UserError(f"{path} was encoded by {encoder}, whose weights are not these; give that one as --checkpoint")
+
+
+def _check_shapes(latents: list[Tensor], lq: Tensor, network: SRFlowNet, path: str | Path) -> None:
+    """Refuse latents of other sizes than the network has for such LR images."""
+    colours = network.encoder.conv_first.in_channels
+    shapes = [tuple(latent.shape[1:]) for latent in latents]
+    if lq.shape[1] != colours or shapes != [tuple(shape) for shape in network.latent_shapes(*lq.shape[2:])]:
+        raise UserError(f"{path} holds no latents of this network and of LR images {list(lq.shape)}; encode them again")
 
 
 def interpolate_latents(first: Sequence[Tensor], second: Sequence[Tensor], weight: float) -> list[Tensor]:

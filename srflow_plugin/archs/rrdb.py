@@ -21,7 +21,7 @@ class ResidualDenseBlock(nn.Module):
         self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = convolutions
         self.lrelu = nn.LeakyReLU(negative_slope=0.2, inplace=True)
         with torch.no_grad():
-            for conv in convolutions:
+            for conv in () if convolutions[0].weight.is_meta else convolutions:  # PyTorch would import its compiler
                 nn.init.kaiming_normal_(conv.weight).mul_(START_SCALE)
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srflow_plugin.errors import UserError
+
 Value = float | str | tuple[int, ...] | None
 
 
@@ -59,9 +61,16 @@ def encode_setting(value: Value) -> Tensor:
 
 
 def decode_setting(tensor: Tensor) -> Value:
-    """Read a setting back that :func:`encode_setting` made a tensor of."""
+    """Read a setting back that :func:`encode_setting` made a tensor of.
+
+    Raises:
+        UserError: it made no such tensor.
+    """
+    is_setting = tensor.ndim == (0 if tensor.is_floating_point() else 1) and tensor.layout == torch.strided
+    if not is_setting or tensor.is_meta or tensor.dtype == torch.bool or tensor.is_complex():
+        raise UserError(f"a setting is a tensor {list(tensor.shape)} of {tensor.dtype}, which none can be")
     if tensor.dtype == torch.uint8:
-        return bytes(tensor.tolist()).decode()
+        return bytes(tensor.tolist()).decode(errors="replace")
     if not tensor.is_floating_point():
         return tuple(tensor.tolist())
     # A network turned to float32 has rounded its settings.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from srflow_plugin.checkpoints.fit import Weights, setting_buffers
 from srflow_plugin.checkpoints.load import (
@@ -18,7 +17,8 @@ from srflow_plugin.checkpoints.load import (
     weights_and_unused,
 )
 from srflow_plugin.checkpoints.released import to_released
-from srflow_plugin.files import check_new_file, complete_or_absent
+from srflow_plugin.checkpoints.sealed import sealed
+from srflow_plugin.files import check_new_file, complete_or_absent, save_atomically
 
 CONVOLUTION_NDIM = 4
 Storage = Literal["float32", "half", "compact"]
@@ -40,21 +40,22 @@ def convert(
     checkpoints older than version 0.3 do not have. The target appears when complete, or not at all.
     """
     check_new_file(target, overwrite)
-    state = read_checkpoint(source)
-    weights, unused = weights_and_unused(state, param_key, str(source))
+    weights, unused = weights_and_unused(read_checkpoint(source), param_key, str(source))
     network_of(weights, str(source))  # what is not whole is not passed on
     if one_sided_noise is not None:
         weights |= setting_buffers(one_sided_noise=float(one_sided_noise))
     weights = stored(weights, storage)
     check_finite(weights, f"{source} as {storage}")
-    with complete_or_absent(target) as unfinished:
-        if released:
-            _save(to_released(weights, unused), unfinished, target)
-        elif target.suffix == ".safetensors":
-            extra = {UNUSED_PREFIX + key: value for key, value in unused.items()}
-            _save({**weights, **extra}, unfinished, target)
-        else:
-            _save({"params": weights, **({"unused": unused} if unused else {})}, unfinished, target)
+    state: dict[str, Any] = {**weights, **{UNUSED_PREFIX + key: value for key, value in unused.items()}}
+    if released:
+        state = to_released(weights, unused)
+    elif target.suffix != ".safetensors":
+        state = {"params": weights, **({"unused": unused} if unused else {})}
+    if target.suffix != ".safetensors":
+        save_atomically(state, target, replacing=overwrite)
+        return
+    with complete_or_absent(target, replacing=overwrite) as unfinished:
+        unfinished.write_bytes(sealed(state))
 
 
 def stored(weights: Weights, storage: Storage) -> Weights:
@@ -72,10 +73,3 @@ def stored(weights: Weights, storage: Storage) -> Weights:
             is_large = storage != "float32" and value.ndim > 1 and value.is_floating_point()
             result[key] = value.half() if is_large else value
     return result
-
-
-def _save(state: dict[str, Any], file: Path, target: Path) -> None:
-    if target.suffix == ".safetensors":
-        save_file({key: value.contiguous() for key, value in state.items()}, file)
-    else:
-        torch.save(state, file)

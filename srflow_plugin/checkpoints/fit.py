@@ -15,6 +15,7 @@ from srflow_plugin.flow import PAPER_SCALE_FLOOR
 from srflow_plugin.flow.multiscale import TRANSITION_STEPS
 
 Weights = dict[str, Tensor]
+TENSORS_OF_RRDB = 30  # three blocks of five convolutions, a weight and a bias each
 
 # Values for files that are older than these settings, as every released one is.
 OLDEST_SETTINGS: dict[str, Any] = {
@@ -55,11 +56,11 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
     try:
         num_feat, num_in_ch = weights["encoder.conv_first.weight"].shape[:2]
         settings: dict[str, Any] = {
-            name: decode_setting(weights[f"settings.{name}"]) for name in ("feature_blocks", *OLDEST_SETTINGS)
+            key: decode_setting(weights[f"settings.{key}"]) for key in ("feature_blocks", *OLDEST_SETTINGS)
         }
         hidden_channels, context_channels = weights[f"{step}.bijections.2.net.0.weight"].shape[:2]
         feature_channels = num_feat * (1 + len(settings["feature_blocks"]))
-        return {
+        arguments = {
             "num_in_ch": num_in_ch,
             "num_feat": num_feat,
             "num_grow_ch": weights["encoder.body.0.rdb1.conv1.weight"].shape[0],
@@ -75,6 +76,18 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
         }
     except KeyError as error:
         raise UserError(f"{name} does not hold a whole SRFlow network: {error.args[0]} is missing") from None
+    except UserError as error:
+        raise UserError(f"{name} does not hold a whole SRFlow network: {error}") from None
+    except (IndexError, ValueError):
+        raise UserError(f"{name} does not hold a whole SRFlow network: its tensors have too few dimensions") from None
+    layers = arguments["num_levels"] * (arguments["num_steps"] + TRANSITION_STEPS) * arguments["coupling_layers"]
+    needed = TENSORS_OF_RRDB * arguments["num_block"] + layers  # at least; building what is absurd would take long
+    if needed > len(weights):
+        parts = f"{arguments['num_block']} RRDBs and {arguments['num_levels']} levels"
+        raise UserError(
+            f"{name} does not hold a whole SRFlow network: {parts} are more than its {len(weights)} tensors"
+        )
+    return arguments
 
 
 def setting_buffers(**values: Any) -> Weights:

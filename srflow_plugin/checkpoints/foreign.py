@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import zipfile
@@ -76,7 +77,11 @@ def _what_zip(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # of the disk; that one is of a place in the file
+            raise
         return "cut off or damaged: its download broke, or its disk was full; fetch it again"
     if any(re.fullmatch(r"[^/]+/constants\.pkl", name) for name in names):
         return "a TorchScript program: weights alone are needed (a state dict)"

@@ -9,30 +9,32 @@ from __future__ import annotations
 import errno
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.fit import OLDEST_SETTINGS, Weights, check_fit, hyperparameters, setting_buffers
 from srflow_plugin.checkpoints.foreign import is_safetensors, what_is
 from srflow_plugin.checkpoints.released import from_released
+from srflow_plugin.checkpoints.sealed import read_sealed
 from srflow_plugin.checkpoints.shipped import find_checkpoint
+from srflow_plugin.checkpoints.torch_files import read_torch
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_is_file
 
 UNUSED_PREFIX = "unused."
+NO_MEMORY = "there is not enough memory for it"
 SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
 WRAPPINGS = (
     *("params_ema", "params", "state_dict", "model_state_dict", "model", "network", "net_g", "netG", "generator"),
     *("net", "weights", "ema", "module"),
 )
+MOST_WRAPPINGS = 8
 PREFIXES = ("module.", "_orig_mod.", "net_g.", "netG.", "generator.", "network.", "net.", "module.")
 TRAINING_STATE = {"iter", "optimizers", "schedulers"}
 SCALE_SUFFIX = ".scale"  # of a convolution stored in eight bits
@@ -71,14 +73,16 @@ def network_of(weights: Weights, name: str, **overrides: Any) -> SRFlowNet:
     Raises:
         UserError: they are of none, or not all of one.
     """
+    arguments = {**hyperparameters(weights, name), **overrides}
     try:
-        network = SRFlowNet(**{**hyperparameters(weights, name), **overrides})
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
+        with torch.device("meta"):  # without memory: the weights may be too few for the network that they claim
+            network = SRFlowNet(**arguments)
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{name}: {' '.join(str(error).split()):.300}") from None
     overridden = {f"settings.{name}" for name in overrides}
     weights |= {key: value for key, value in network.state_dict().items() if key in overridden}
     check_fit(weights, network, name, "the network that its shapes tell")
-    return network
+    return SRFlowNet(**arguments)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -87,25 +91,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, cannot be read, or is something else, with what it is.
     """
+    state = read_file(path)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
+    return state
+
+
+def read_file(path: Path, device: Any = "cpu") -> Any:
+    """Read whatever tensors a file holds, as :func:`read_checkpoint` does, on a device."""
     check_is_file(path)
     try:
         if is_safetensors(path):
-            return dict(load_file(path))
+            return dict(read_sealed(path)[0])
         _check_torch(path)
-        # As an open file: torch goes by the name otherwise. Its warnings are of other kinds of files.
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        return read_torch(path, device)
     except UserError:
         raise
     except (Exception, SafetensorError) as error:
         # A file that is cut off sends PyTorch to places before its start, which is an OSError, too.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-        raise UserError(f"{path} is not a readable checkpoint: {_reason(error, path)}") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
-    return state
+        reason = _reason(error, path)
+        raise UserError(f"{path} is not a readable checkpoint: {reason}") from (error if reason == NO_MEMORY else None)
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -114,7 +121,7 @@ def _reason(error: Exception, path: Path) -> str:
     if unknown:
         return f"it holds {unknown[1]}, which is not loaded because that could run code"
     if isinstance(error, MemoryError) or "allocate" in str(error):
-        return "there is not enough memory for it"
+        return NO_MEMORY
     kind = what_is(path)
     return f"it is {kind}" if kind else "it is damaged, or holds something else than weights"
 
@@ -150,10 +157,18 @@ def weights_and_unused(state: Mapping[str, Any], param_key: str, name: str) -> t
             )
         # A checkpoint older than a setting has none; the network then was as the released ones are.
         weights = {**setting_buffers(**OLDEST_SETTINGS), **weights}
-        return weights, unused or dict(state.get("unused", {}))
+        return weights, unused or _unused(state, name)
     if any(key.startswith(("body.", "RRDB_trunk.", "model.")) for key in flat):
         raise UserError(f"{name} holds an RRDB network, not SRFlow: give it as path.pretrain_network_encoder")
     raise UserError(f"{name} holds no SRFlow network; its first key is {next(iter(flat), 'missing')!r}")
+
+
+def _unused(state: Mapping[str, Any], name: str) -> Weights:
+    """Find what :func:`convert` has put beside the weights of a released file."""
+    unused = state.get("unused", {})
+    if not isinstance(unused, Mapping) or not all(isinstance(value, Tensor) for value in unused.values()):
+        raise UserError(f"{name} is damaged: what it has as unused is no weights")
+    return dict(unused)
 
 
 def encoder_weights(state: Mapping[str, Any], param_key: str = "params", name: str = "the checkpoint") -> Weights:
@@ -192,7 +207,9 @@ def _current_names(weights: Weights) -> Weights:
 
 def _unwrapped(state: Any, param_key: str) -> Any:
     """Take off what training programs put around weights: dictionaries with other things beside, and prefixes."""
-    while isinstance(state, Mapping):
+    for _ in range(MOST_WRAPPINGS):
+        if not isinstance(state, Mapping):
+            break
         inner = (state.get(key) for key in (param_key, *WRAPPINGS))
         wrapped = next((value for value in inner if isinstance(value, Mapping) and value), None)
         if wrapped is None:
@@ -221,7 +238,7 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
     # Of other networks a parameter may be called scale, too.
     scales = {key + SCALE_SUFFIX for key, value in flat.items() if value.dtype == torch.int8} & flat.keys()
     weights = {
-        key: value * flat[key + SCALE_SUFFIX] if key + SCALE_SUFFIX in scales else value
+        key: _scaled(key, value, flat[key + SCALE_SUFFIX], name) if key + SCALE_SUFFIX in scales else value
         for key, value in flat.items()
         if key not in scales
     }
@@ -229,11 +246,22 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
     return weights
 
 
+def _scaled(key: str, value: Tensor, scale: Tensor, name: str) -> Tensor:
+    """Multiply what is stored in eight bits with its scale, which is no larger."""
+    is_fit = scale.ndim in (0, value.ndim) and all(
+        own in (1, length) for own, length in zip(scale.shape, value.shape, strict=False)
+    )
+    if not (is_fit and scale.is_floating_point() and scale.layout == value.layout == torch.strided):
+        raise UserError(f"{name} is damaged: {key}{SCALE_SUFFIX} is {list(scale.shape)}, {key} {list(value.shape)}")
+    return value * scale
+
+
 def check_finite(weights: Weights, name: str) -> None:
     """Refuse weights of which some are infinite or no numbers, in the float32 that networks compute in."""
     for key, value in weights.items():
-        if value.layout != torch.strided:
-            raise UserError(f"{name} holds no weights that can be used: {key} is {value.layout}")
+        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
+            kind = value.dtype if value.layout == torch.strided else value.layout
+            raise UserError(f"{name} holds no weights that can be used: {key} is {kind}")
         if value.is_floating_point() and not value.is_meta and not value.float().isfinite().all():
             bad = int((~value.float().isfinite()).sum())
             raise UserError(

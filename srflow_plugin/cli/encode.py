@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from srflow_plugin.cli import arguments
-from srflow_plugin.files import check_new_file, complete_or_absent
+from srflow_plugin.files import check_new_file
 
 HELP = "turn an HR image into latents"
 
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> None:
         encoding = net.encoding(gt, lq, features)
         nll = net.likelihood(gt, lq, features).nll().item()
         code_length = net.code_length(gt, lq, features=features).item()
-    with complete_or_absent(args.output) as unfinished:
-        save_latents(unfinished, encoding.latents, lq, net, find_checkpoint(args.checkpoint, args.scale).name)
+    name = find_checkpoint(args.checkpoint, args.scale).name
+    save_latents(args.output, encoding.latents, lq, net, name, replacing=args.overwrite)
     shapes = ", ".join("x".join(map(str, latent.shape[1:])) for latent in encoding.latents)
     sys.stdout.write(
         f"{args.output}: latents {shapes}; NLL {nll:.4f} bits per dimension (density of the float image), code length "

@@ -62,7 +62,7 @@ class ConditionalNet(nn.Sequential):
             ]
         super().__init__(*layers, ZeroConv2d(hidden_channels, 2 * out_channels))
         for conv in self:
-            if type(conv) is nn.Conv2d:
+            if type(conv) is nn.Conv2d and not conv.weight.is_meta:  # or PyTorch would import its compiler
                 nn.init.normal_(conv.weight, std=0.05)
         self.scale = scale
 

@@ -69,7 +69,9 @@ class InvertibleConv1x1(Bijection):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        rotation, _ = torch.linalg.qr(torch.randn(channels, channels))
+        rotation = torch.empty(channels, channels)
+        if not rotation.is_meta:  # or PyTorch would import its compiler
+            rotation, _ = torch.linalg.qr(torch.randn(channels, channels))
         self.weight = nn.Parameter(rotation.contiguous())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

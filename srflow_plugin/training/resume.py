@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -11,12 +12,26 @@ import numpy as np
 import torch
 from basicsr.models.base_model import BaseModel
 from basicsr.utils import get_root_logger
+from torch import Tensor
 
 from srflow_plugin.checkpoints.load import read_checkpoint
 from srflow_plugin.errors import UserError
 from srflow_plugin.training.distributed import gather_work
 from srflow_plugin.training.state import give_back, state_files, storable
 
+LARGEST = 2**53  # of a count
+# Of what optimisers keep of a parameter; Adam's are needed all.
+OF_ITS_SHAPE = {
+    "exp_avg",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "exp_inf",
+    "momentum_buffer",
+    "square_avg",
+    "grad_avg",
+    "sum",
+}
+OF_ADAM = {"step", "exp_avg", "exp_avg_sq"}
 SCHEDULE_PROGRESS = {"last_epoch", "base_lrs", "verbose"}
 STATE_KEYS = {  # type, and whether BasicSR's own states have it
     "epoch": (int, True),
@@ -31,11 +46,20 @@ STATE_KEYS = {  # type, and whether BasicSR's own states have it
     "kept": (dict, False),
     "frozen": (dict, False),
 }
-# What a pickled number of NumPy is made of; the names are those of NumPy 1 and 2.
 _scalar: Any = np.float64(0).__reduce__()[0]
+
+
+def _number(kind: np.dtype[Any], content: bytes) -> Any:
+    """Make a number of NumPy, and nothing of its other types, which can be of any size."""
+    if kind.kind not in "biuf" or len(content) != kind.itemsize:
+        raise ValueError(f"{kind!s:.40} is no number")
+    return _scalar(kind, content)
+
+
+# What a pickled number of NumPy is made of; the names are those of NumPy 1 and 2.
 NUMPY_NUMBERS: list[Any] = [
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
     np.dtype,
     *{type(np.dtype(letter)) for letter in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"},
 ]
@@ -75,14 +99,18 @@ def resolve_resume(opt: dict[str, Any]) -> list[str]:
 
 def find_newest(opt: dict[str, Any]) -> tuple[Path | None, list[str]]:
     """Find an experiment's newest whole checkpoint, and why newer ones are passed over; None: there is none at all."""
-    states = state_files(Path(opt["path"]["training_states"]))
+    folder, models = Path(opt["path"]["training_states"]), Path(opt["path"].get("models", "models"))
+    try:
+        states = state_files(folder)
+    except OSError as error:
+        raise UserError(f"--auto_resume: {folder} cannot be read: {error.strerror}; make it readable") from error
     notes = []
     for state in reversed(states):
         try:
             for network in _networks(state, read_state(state)["iter"], opt).values():
                 read_checkpoint(network)
         except UserError as error:
-            if isinstance(error.__cause__, OSError):
+            if error.__cause__ is not None:  # of the machine, not of the file
                 raise UserError(f"{error}; make it readable, or move {state} away") from None
             notes.append(f"{state} is passed over: {error}")
         else:
@@ -92,7 +120,9 @@ def find_newest(opt: dict[str, Any]) -> tuple[Path | None, list[str]]:
             f"--auto_resume: none of the {len(states)} checkpoints can be used; {notes[0]}. Move "
             f"{states[0].parents[1]} away, or go without --auto_resume, to begin anew"
         )
-    return None, []
+    if any(models.glob("net_*.pth")):
+        notes.append(f"{models} has networks, but {folder} no state to go on from: the training begins anew")
+    return None, notes
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -103,10 +133,13 @@ def read_state(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"path.resume_state: {error}") from error.__cause__
     for key, (kind, is_required) in STATE_KEYS.items():
-        value = state.get(key)
-        is_right = isinstance(value, kind) and not (kind is int and value < 0)  # type: ignore[operator]
+        value: Any = state.get(key)
+        is_right = isinstance(value, kind)
+        if kind is int:
+            is_right = type(value) is int and 0 <= value < LARGEST
         if not is_right and (is_required or key in state):
-            raise UserError(f"path.resume_state: {path} is not a training state: {key} is {value!r:.40}")
+            shown = " ".join(repr(value).split())
+            raise UserError(f"path.resume_state: {path} is not a training state: {key} is {shown:.40}")
     return state
 
 
@@ -115,18 +148,71 @@ def resume(model: BaseModel, state: dict[str, Any], path: Path) -> None:
     plans = [Plan.of(scheduler) for scheduler in model.schedulers]
     try:
         model.resume_training(state)
+        for optimizer in model.optimizers:
+            _check_optimizer(optimizer)
+        for scheduler, saved in zip(model.schedulers, state["schedulers"], strict=True):
+            _check_schedule(scheduler, saved)
         if not hasattr(model, "own_state"):
             _load_networks(model, path, state["iter"])
             give_back(model, state)
         changes = [change for plan in plans for change in plan.reconcile()]
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"path.resume_state: {path} is not of this model and its options: {error}") from error
+        model.best_metric_results = _records(state.get("best_metric_results", {}))
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"path.resume_state: {path} is not of this model and its options: {reason:.300}") from error
     changes += _differences("", state, {"total_iter": int(model.opt["train"]["total_iter"])})
     if changes:
         get_root_logger().info(f"Changed since the checkpoint, and so from here on: {'; '.join(changes)}.")
-    model.best_metric_results = storable(state.get("best_metric_results", {}), "the state")
     for records in model.best_metric_results.values():
         _add_records(records, (model.opt.get("val") or {}).get("metrics") or {})
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Compare what an optimiser has been given with its parameters; PyTorch would find out at the next step."""
+    needed = OF_ADAM if isinstance(optimizer, torch.optim.Adam) else set()
+    for parameter, kept in optimizer.state.items():
+        if not isinstance(parameter, Tensor) or not isinstance(kept, dict) or (kept and not needed <= kept.keys()):
+            raise ValueError("the optimizer's state is not of the parameters")
+        for key in kept.keys() & (OF_ITS_SHAPE | {"step"}):
+            value, is_count = kept[key], key == "step"
+            if is_count and not isinstance(value, bool) and isinstance(value, int | float):
+                continue
+            if not isinstance(value, Tensor) and not (value is None and not needed):
+                raise ValueError(f"the optimizer's {key} is a {type(value).__name__}")
+            if value is not None and value.shape != (torch.Size() if is_count else parameter.shape):
+                raise ValueError(
+                    f"the optimizer's {key} is {list(value.shape)}, of a parameter {list(parameter.shape)}"
+                )
+    for group in optimizer.param_groups:
+        _check_rates([group["lr"]], 1)
+
+
+def _check_schedule(scheduler: Any, saved: dict[str, Any]) -> None:
+    """Check how far a schedule has come; the rest of it is the option file's."""
+    rates = len(scheduler.optimizer.param_groups)
+    if "optimizer" in saved or any(callable(getattr(type(scheduler), str(key), None)) for key in saved):
+        raise ValueError("the schedule's state holds what is no part of one")
+    if type(scheduler.last_epoch) is not int or not 0 <= scheduler.last_epoch < LARGEST:
+        raise ValueError(f"the schedule's last_epoch is {scheduler.last_epoch!r:.40}")
+    for key in ("_last_lr", "base_lrs"):
+        _check_rates(getattr(scheduler, key), rates)
+
+
+def _check_rates(rates: Any, count: int) -> None:
+    is_right = isinstance(rates, list) and len(rates) == count
+    if not is_right or not all(type(rate) in (int, float) and 0 <= rate < math.inf for rate in rates):
+        raise ValueError(f"its learning rates are {rates!r:.40}, not {count} numbers")
+
+
+def _records(results: Any) -> dict[str, Any]:
+    """Check the best values of metrics so far, by data set and metric."""
+    records: dict[str, Any] = storable(results, "the state")
+    for of_set in records.values():
+        for name, record in of_set.items():
+            if record["better"] not in ("higher", "lower") or type(record["iter"]) is not int:
+                raise ValueError(f"the best {name} is {record!r:.40}")
+            record["val"] = float(record["val"])
+    return records
 
 
 def _load_networks(model: BaseModel, state: Path, iteration: int) -> None:
@@ -169,7 +255,7 @@ class Plan(NamedTuple):
             different = _differences(f"{group['name']} " if "name" in group else "", before, planned)
             changes += different
             is_new_schedule = is_new_schedule or before.get("initial_lr") != planned.get("initial_lr")
-            if different:
+            if different or not planned.keys() <= group.keys():
                 group.update(planned)
         if is_new_schedule:
             self._replay(self.scheduler.last_epoch)

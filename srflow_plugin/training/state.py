@@ -21,7 +21,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor
 
 from srflow_plugin.errors import TrainingError
-from srflow_plugin.files import save_atomically
+from srflow_plugin.files import remove_leftovers, save_atomically
 
 State = dict[str, Any]
 KEPT_BY_BASICSR = ("queue_lr", "queue_gt", "queue_ptr", "mean_path_length")
@@ -145,6 +145,8 @@ def basicsrs_state(model: BaseModel) -> State:
 def give_back(model: BaseModel, state: State) -> None:
     """Give a model of BasicSR's own what :func:`basicsrs_state` kept."""
     for name, value in state.get("kept", {}).items():
+        if name not in KEPT_BY_BASICSR:
+            raise ValueError(f"{name} is nothing that a state keeps")
         setattr(model, name, value.to(model.device) if isinstance(value, Tensor) else value)
     for name, net in _networks_of(model).items():
         frozen = set(state.get("frozen", {}).get(name, []))
@@ -203,6 +205,9 @@ class Checkpoints:
         self.keep_last = keep_last
         self.keep_best = keep_best
         self.models, self.states = (Path(model.opt["path"][key]) for key in ("models", "training_states"))
+        if model.opt["rank"] == 0:
+            for folder in (self.models, self.states):
+                remove_leftovers(folder, alone=True)  # the run has its name to itself
 
     def save(self, epoch: int, progress: Progress, must: bool = False, more: State | None = None) -> None:
         """Save networks, then the state, with what is to be kept beside; then delete what is older than the last
@@ -211,10 +216,19 @@ class Checkpoints:
         is_first = self.model.opt["rank"] == 0
         state = make_state(self.model, epoch, progress) | (more or {}) if is_first else None
         if self.save_networks(progress.iteration, must, state) and self.keep_last and is_first:
-            for old in state_files(self.states)[: -self.keep_last]:
-                old.unlink()  # first, so that no state is without its networks
-                for network in self.models.glob(f"net_*_{old.stem}.pth"):
-                    network.unlink()
+            try:
+                self._delete_older(self.keep_last)
+            except OSError as error:
+                get_root_logger().error(
+                    f"An older checkpoint could not be deleted: {error.strerror} ({error.filename})."
+                )
+
+    def _delete_older(self, keep_last: int) -> None:
+        """Delete checkpoints; the newest is on the disk, with its name."""
+        for old in state_files(self.states)[:-keep_last]:
+            old.unlink()  # first, so that no state is without its networks
+            for network in self.models.glob(f"net_*_{old.stem}.pth"):
+                network.unlink()
 
     def save_networks(self, label: int | str, must: bool = False, state: State | None = None) -> bool:
         """Save the networks under a label, and then a state, if there is one; return whether they could be written.
@@ -226,7 +240,7 @@ class Checkpoints:
             if state is not None:
                 save_atomically(state, self.states / f"{label}.state")
         except OSError as error:
-            states = state_files(self.states)
+            states = state_files(self.states) if self.states.is_dir() else []
             newest = f"the newest checkpoint is that of iteration {states[-1].stem}" if states else "there is none yet"
             failure = (
                 f"The checkpoint could not be written: {error.strerror} ({error.filename or self.models}); {newest}"
@@ -247,5 +261,14 @@ class Checkpoints:
 
 
 def state_files(folder: Path) -> list[Path]:
-    """List the states, from the oldest to the newest."""
-    return sorted((path for path in folder.glob("*.state") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+    """List the states, from the oldest to the newest.
+
+    Raises:
+        OSError: the folder is there, and cannot be read.
+    """
+    try:
+        paths = [*folder.iterdir()]  # which glob() would pass over in silence
+    except FileNotFoundError:
+        return []
+    states = (path for path in paths if path.suffix == ".state" and path.stem.isdecimal())
+    return sorted(states, key=lambda path: int(path.stem))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,24 +249,174 @@ def test_a_state_with_something_else_is_named_without_advice_to_run_it(tmp_path:
     assert "weights_only" not in text and "\x1b" not in text
 
 
-@pytest.mark.parametrize("how", ["junk", "no network", "half a network"])
-def test_a_run_is_never_begun_anew_because_its_states_cannot_be_used(
-    how: str, workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert train(WITHOUT_VALIDATION) == 0
-    if how == "junk":
-        (STATES / "2.state").write_bytes(b"junk")
-    elif how == "no network":
-        (NETWORKS / "net_g_2.pth").unlink()
-    else:
-        truncate(NETWORKS / "net_g_2.pth")
+def flip(path: Path) -> None:
+    """Flip a bit of a number in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def change_state(**changes: Any) -> None:
+    state = read_state(STATES / "2.state")
+    torch.save({**state, **changes}, STATES / "2.state")
+
+
+def folder_in_place_of(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+UNUSABLE: dict[str, Callable[[], object]] = {
+    "junk": lambda: (STATES / "2.state").write_bytes(b"junk"),
+    "empty": lambda: (STATES / "2.state").write_bytes(b""),
+    "cut off": lambda: truncate(STATES / "2.state"),
+    "a flipped bit": lambda: flip(STATES / "2.state"),
+    "a folder": lambda: folder_in_place_of(STATES / "2.state"),
+    "a network in its place": lambda: shutil.copy(NETWORKS / "net_g_2.pth", STATES / "2.state"),
+    "no number": lambda: change_state(iter=True),
+    "no network": lambda: (NETWORKS / "net_g_2.pth").unlink(),
+    "no networks": lambda: shutil.rmtree(NETWORKS),
+    "half a network": lambda: truncate(NETWORKS / "net_g_2.pth"),
+    "an empty network": lambda: (NETWORKS / "net_g_2.pth").write_bytes(b""),
+    "a flipped bit of the network": lambda: flip(NETWORKS / "net_g_2.pth"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment with the checkpoint of iteration 2."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        shutil.copytree(made_data, folder, dirs_exist_ok=True)
+        assert train(WITHOUT_VALIDATION, "train:total_iter=2") == 0
+    return folder / "experiments"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Try to go on: return the line that says why not; no experiment is begun or renamed."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        train(WITHOUT_VALIDATION, "--auto_resume")
+        train(WITHOUT_VALIDATION, "train:total_iter=3", "--auto_resume", *arguments)
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    assert [path.name for path in Path("experiments").iterdir() if not path.name.startswith(".")] == ["tiny"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("basicsr: error: ")
+    return line
+
+
+@pytest.mark.parametrize("how", UNUSABLE)
+def test_a_run_is_never_begun_anew_because_its_states_cannot_be_used(
+    how: str, workplace: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "experiments")
+    UNUSABLE[how]()
+    line = refused(capsys)
     assert "none of the 1 checkpoints can be used" in line and "2.state is passed over: " in line
-    assert [path.name for path in Path("experiments").iterdir()] == ["tiny"]
+
+
+def test_networks_without_a_state_are_told_about(
+    workplace: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "experiments")
+    (STATES / "2.state").unlink()
+    assert train(WITHOUT_VALIDATION, "train:total_iter=1", "--auto_resume") == 0
+    assert "no state to go on from: the training begins anew" in capsys.readouterr().err
+
+
+@UNIX
+@pytest.mark.parametrize("fault", [PermissionError(13, "Permission denied"), OSError(116, "Stale file handle")])
+@pytest.mark.parametrize("what", ["training_states", "2.state", "net_g_2.pth"])
+def test_what_cannot_be_read_now_ends_the_run(
+    what: str,
+    fault: OSError,
+    workplace: Path,
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(trained, "experiments")
+
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == what:
+                raise fault
+            return real(path, *arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(Path, "open", failing(Path.open))
+    monkeypatch.setattr(Path, "iterdir", failing(Path.iterdir))
+    assert f"{what} cannot be read: {fault.strerror}" in refused(capsys)
+
+
+def first_kept(state: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = state["optimizers"][0]["state"][0]
+    return kept
+
+
+OF_ANOTHER_MODEL: dict[str, Callable[[dict[str, Any]], object]] = {
+    "exp_avg of another shape": lambda state: first_kept(state).update(exp_avg=torch.zeros(3)),
+    "exp_avg a number": lambda state: first_kept(state).update(exp_avg=5),
+    "exp_avg None": lambda state: first_kept(state).update(exp_avg=None),
+    "no exp_avg": lambda state: first_kept(state).pop("exp_avg"),
+    "step of another shape": lambda state: first_kept(state).update(step=torch.zeros(3)),
+    "step a text": lambda state: first_kept(state).update(step="a"),
+    "kept is a list": lambda state: state["optimizers"][0]["state"].update({0: []}),
+    "state is a list": lambda state: state["optimizers"][0].update(state=[]),
+    "of more parameters": lambda state: state["optimizers"][0]["state"].update({10**6: {}}),
+    "no groups": lambda state: state["optimizers"][0].update(param_groups=[]),
+    "groups are numbers": lambda state: state["optimizers"][0].update(param_groups=[1, 2]),
+    "a group without parameters": lambda state: state["optimizers"][0]["param_groups"][0].pop("params"),
+    "parameters a number": lambda state: state["optimizers"][0]["param_groups"][0].update(params=5),
+    "a rate that is a text": lambda state: state["optimizers"][0]["param_groups"][0].update(lr="a"),
+    "a rate that is no number": lambda state: state["optimizers"][0]["param_groups"][0].update(lr=math.nan),
+    "no rate": lambda state: state["optimizers"][0]["param_groups"][0].pop("lr"),
+    "more optimizers": lambda state: state["optimizers"].append({}),
+    "an optimizer is a number": lambda state: state.update(optimizers=[1]),
+    "no schedules": lambda state: state.update(schedulers=[]),
+    "a schedule is a number": lambda state: state.update(schedulers=[1]),
+    "a schedule's optimizer": lambda state: state["schedulers"][0].update(optimizer=5),
+    "a schedule's step": lambda state: state["schedulers"][0].update(step=5),
+    "a schedule's place is a text": lambda state: state["schedulers"][0].update(last_epoch="a"),
+    "a schedule's place is before the start": lambda state: state["schedulers"][0].update(last_epoch=-5),
+    "rates of another number": lambda state: state["schedulers"][0].update(_last_lr=[0.1]),
+    "rates that are texts": lambda state: state["schedulers"][0].update(base_lrs=["a", "b"]),
+    "best is of numbers": lambda state: state.update(best_metric_results={"Set5": 5}),
+    "best is a number": lambda state: state.update(best_metric_results={"Set5": {"psnr": 5}}),
+    "best has a text": lambda state: state.update(
+        best_metric_results={"Set5": {"psnr": {"better": "higher", "val": "a", "iter": 1}}}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", OF_ANOTHER_MODEL)
+def test_a_state_of_something_else_ends_the_run(
+    how: str, workplace: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "experiments")
+    state = read_state(STATES / "2.state")
+    OF_ANOTHER_MODEL[how](state)
+    torch.save(state, STATES / "2.state")
+    assert "2.state is not of this model and its options: " in refused(capsys)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["optimizers"][0]["param_groups"][0].pop("betas"),
+        lambda state: state["optimizers"][0]["param_groups"][0].update(betas="a"),
+        lambda state: state["schedulers"][0].update(milestones=5, more=1),
+    ],
+)
+def test_what_the_option_file_says_stands_in_place_of_a_states(
+    change: Callable[[dict[str, Any]], object], workplace: Path, trained: Path
+) -> None:
+    shutil.copytree(trained, "experiments")
+    state = read_state(STATES / "2.state")
+    change(state)
+    torch.save(state, STATES / "2.state")
+    assert train(WITHOUT_VALIDATION, "train:total_iter=3", "--auto_resume") == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX's")
