@@ -22,6 +22,7 @@ from srflow_plugin import bicubic_downscale, devices
 from srflow_plugin.applications import upscale
 from srflow_plugin.data import download
 from srflow_plugin.images.files import find_images, read_image, write_image
+from srflow_plugin.metrics import published
 from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
@@ -133,6 +134,7 @@ def random_alexnet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     alexnet = torchvision.models.alexnet
     monkeypatch.setattr(torchvision.models, "alexnet", build)
+    monkeypatch.setattr(published, "trunk_weights", lambda net: build().state_dict())
     perceptual_distance.cache_clear()
     yield
     perceptual_distance.cache_clear()

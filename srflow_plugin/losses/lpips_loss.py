@@ -6,11 +6,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from srflow_plugin.metrics.published import lpips_network
+
 
 class LPIPSLoss(nn.Module):
     """LPIPS (Zhang et al., CVPR 2018), version 0.1, of images in [0, 1]; takes the place of a ``perceptual_opt``.
 
-    The package ``lpips`` carries its linear weights; torchvision fetches those of AlexNet or VGG once.
+    The package ``lpips`` carries its linear weights; those of AlexNet or VGG are fetched once.
 
     Args:
         net: "alex" or "vgg".
@@ -19,9 +21,7 @@ class LPIPSLoss(nn.Module):
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", loss_weight: float = 1.0) -> None:
         super().__init__()
-        import lpips
-
-        self.lpips = lpips.LPIPS(net=net, verbose=False).requires_grad_(False)
+        self.lpips = lpips_network(net).requires_grad_(False)
         self.loss_weight = loss_weight
 
     def forward(self, x: Tensor, gt: Tensor) -> tuple[Tensor, None]:

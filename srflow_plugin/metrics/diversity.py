@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from srflow_plugin.images.pictures import spread
-from srflow_plugin.metrics.perceptual import Distance, Net, distance_map
+from srflow_plugin.metrics.perceptual import Distance, distance_map
+from srflow_plugin.metrics.published import Net
 
 OF_SAMPLES: set[Callable[..., float]] = set()
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from srflow_plugin.metrics.perceptual import Net, image_distance
+from srflow_plugin.metrics.perceptual import image_distance
+from srflow_plugin.metrics.published import Net
 
 
 def calculate_lpips(img: np.ndarray, img2: np.ndarray, net: Net = "alex", crop_border: int = 0, **kwargs: Any) -> float:
     """LPIPS (Zhang et al., CVPR 2018), version 0.1, of uint8 BGR images (H, W, 3): 0 is the same image.
 
-    The field reports ``net="alex"``. torchvision fetches the weights of AlexNet or VGG once.
+    The field reports ``net="alex"``. The weights of AlexNet or VGG are fetched once.
     """
     return image_distance(_cropped(img, crop_border), _cropped(img2, crop_border), "lpips", net)
 

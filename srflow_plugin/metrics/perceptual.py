@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from srflow_plugin.devices import choose_device
 from srflow_plugin.errors import UserError, needs
+from srflow_plugin.metrics.published import Net, lpips_network, stlpips_network
 
 Distance = Literal["lpips", "stlpips"]
-Net = Literal["alex", "vgg"]
 COMPARISONS_KEPT = 16  # a distance and a map each: for the samples of an image
 
 
@@ -93,27 +93,17 @@ def perceptual_distance(distance: Distance, net: Net) -> PerceptualDistance:
     Raises:
         UserError: its weights cannot be had, or a package is missing.
     """
-    makers: dict[str, Callable[[Net], Any]] = {"lpips": _lpips, "stlpips": _stlpips}
+    makers: dict[str, Callable[[Net], Any]] = {"lpips": lpips_network, "stlpips": stlpips_network}
     if distance not in makers or net not in ("alex", "vgg"):
         raise ValueError(f"distance must be lpips or stlpips and net alex or vgg, not {distance!r} and {net!r}")
     try:
         with needs({"lpips": "train", "stlpips": "stlpips"}[distance], distance):
             network = makers[distance](net)
-    except OSError as error:  # an URLError, too
+    except UserError as error:
+        if distance == "stlpips" or isinstance(error.__cause__, ImportError):
+            raise
         raise UserError(
-            f"the weights of {net} cannot be fetched ({error}); see docs/benchmarks.md, or use calculate_stlpips "
-            "(srflow benchmark: --distance stlpips), whose weights come with its package"
+            f"{error}. See docs/benchmarks.md, or use calculate_stlpips (srflow benchmark: --distance stlpips), whose "
+            "weights come with its package"
         ) from None
     return PerceptualDistance(network)
-
-
-def _lpips(net: Net) -> Any:
-    import lpips
-
-    return lpips.LPIPS(net=net, verbose=False)
-
-
-def _stlpips(net: Net) -> Any:
-    from stlpips_pytorch import stlpips
-
-    return stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)

@@ -44,7 +44,7 @@ def check_weights(opt: Section) -> None:
         arguments = {key: value for key, value in perceptual.items() if key != "type"}
         try:
             LOSS_REGISTRY.get(perceptual["type"])(**arguments)
-        except OSError as error:  # an URLError, too
+        except (OSError, UserError) as error:
             raise UserError(
                 f"train.perceptual_opt: the weights of {perceptual['type']} cannot be had: {error}"
             ) from None

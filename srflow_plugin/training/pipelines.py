@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader
 
 from srflow_plugin.data.build import build, checked_images
 from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.metrics.published import read_without_code
 from srflow_plugin.metrics.samples import needs_reference
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
 from srflow_plugin.training.cuda_names import of_this_machine
@@ -52,6 +53,7 @@ IMWRITE_FAILED = "Failed in writing images"  # BasicSR's words
 NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
 
 
+@read_without_code()
 def train_pipeline(run: Run) -> int:
     """Train as an option file says; returns the exit code: 130 after SIGINT, else 0."""
     torch.backends.cudnn.benchmark = True
@@ -238,6 +240,7 @@ class Training:
         self.logger.info(f"Start training from {place}")
 
 
+@read_without_code()
 def test_pipeline(run: Run) -> int:
     """Test as an option file says, the images shared among all processes; returns the exit code."""
     torch.backends.cudnn.benchmark = True

@@ -16,6 +16,7 @@ from srflow_plugin.checkpoints.shipped import SHIPPED
 from srflow_plugin.data.embedded import prepare_embedded
 from srflow_plugin.errors import UserError
 from srflow_plugin.locks import held
+from srflow_plugin.metrics.published import read_without_code
 from srflow_plugin.options.check import load_checked
 from srflow_plugin.options.registered import check_registered
 from srflow_plugin.options.resources import check_data, check_weights
@@ -45,6 +46,7 @@ class Run(NamedTuple):
     lock: ExitStack
 
 
+@read_without_code()
 def load_run(
     path: str | Path,
     *,
@@ -109,6 +111,7 @@ def _join_processes(opt: Section, launcher: Launcher) -> None:
     opt["rank"], opt["world_size"] = get_dist_info()
 
 
+@read_without_code()
 def check_options(path: Path, force: Sequence[str] = (), with_data: bool = False) -> list[str]:
     """Check an option file as a training or, where it has no ``train``, a test would; write nothing.
 

@@ -8,6 +8,8 @@ import torch
 import torchvision
 from basicsr.losses import build_loss
 
+from srflow_plugin.metrics import published
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["alex", "vgg"])
@@ -17,6 +19,7 @@ def test_lpips_is_that_of_its_package(net: str, monkeypatch: pytest.MonkeyPatch)
     torch.manual_seed(0)
     trunk = getattr(torchvision.models, name)(weights=None)
     monkeypatch.setattr(torchvision.models, name, lambda pretrained: trunk)
+    monkeypatch.setattr(published, "trunk_weights", lambda net: trunk.state_dict())
     loss = build_loss({"type": "LPIPSLoss", "net": net, "loss_weight": 0.5})
     x, gt = torch.rand(2, 3, 64, 64, requires_grad=True), torch.rand(2, 3, 64, 64)
     distance, style = loss(x, gt)

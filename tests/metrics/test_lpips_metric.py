@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
 import lpips
 import numpy as np
 import pytest
-import torchvision
+import torch
 
 from srflow_plugin import calculate_lpips, calculate_stlpips
 from srflow_plugin.errors import UserError
-from srflow_plugin.metrics import perceptual
+from srflow_plugin.metrics import perceptual, published
 from tests.helpers import noisy
 
 
@@ -29,13 +30,16 @@ def test_lpips_is_the_packages(photograph: np.ndarray) -> None:
     assert calculate_lpips(border, photograph, crop_border=8) == 0 < calculate_lpips(border, photograph)
 
 
-def test_lpips_without_its_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch, photograph: np.ndarray) -> None:
+def test_lpips_without_its_weights_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, photograph: np.ndarray, tmp_path: Path
+) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no network")
+        raise UserError("it cannot be fetched")
 
-    monkeypatch.setattr(torchvision.models, "alexnet", unreachable)
+    monkeypatch.setattr(published, "download", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     perceptual.perceptual_distance.cache_clear()
-    with pytest.raises(UserError, match=r"weights of alex cannot be fetched \(no network\).*calculate_stlpips"):
+    with pytest.raises(UserError, match=r"it cannot be fetched.*calculate_stlpips"):
         calculate_lpips(photograph, photograph)
 
 

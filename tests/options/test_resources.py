@@ -13,6 +13,7 @@ import torch
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.errors import UserError
+from srflow_plugin.metrics import published
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
 from tests.helpers import litter, truncate, untrained_network
@@ -58,7 +59,7 @@ def test_a_perceptual_loss_whose_weights_cannot_be_fetched_is_named(
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workplace / "hub"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(published, "download", fail)
     with pytest.raises(UserError, match=r"train\.perceptual_opt: the weights of LPIPSLoss cannot be had: .*no network"):
         load("train:perceptual_opt:type=LPIPSLoss")
 
