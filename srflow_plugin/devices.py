@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.progress import tell
 from srflow_plugin.shares import this_process
 
 ANSWERS_NOT = (RuntimeError, AssertionError, AttributeError, NotImplementedError, TypeError, ImportError)
@@ -93,7 +93,7 @@ def _automatic() -> torch.device:
 
 @cache
 def _say_once(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    tell(line)
 
 
 def _usable(but: torch.device | None = None) -> str:

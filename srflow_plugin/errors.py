@@ -1,11 +1,17 @@
-"""The exceptions that a command answers with a line instead of a traceback."""
+"""The exceptions that a command answers with a line instead of a traceback, and what such a line may hold."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
+
+SHORT = 200  # characters of a value in a message
+_values = reprlib.Repr()
+_values.maxlevel, _values.maxstring, _values.maxother, _values.maxlong = 3, 120, 120, 40
 
 
 class UserError(ValueError):
@@ -39,3 +45,39 @@ def install_command(extra: str) -> str:
         return f'pip install -e "{clone}[{extra}]"'
     packages = (line.partition(";") for line in requires("srflow_plugin") or [])
     return "pip install " + " ".join(f'"{name.strip()}"' for name, _, when in packages if f'extra == "{extra}"' in when)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what a terminal would obey instead of showing it, but for the characters to keep.
+
+    Control characters, ends of lines, marks that turn the direction of writing, halves of characters, odd spaces: names
+    of files and keys come from others, and may hold them to look like something else.
+
+    >>> printable("a\\x1b[31mb\\n\\u202egnp.exe é")
+    'a\\\\x1b[31mb\\\\n\\\\u202egnp.exe é'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
+def cell(text: str) -> str:
+    """Make a text one cell of a Markdown table, whatever it holds.
+
+    >>> cell("a|b")
+    'a\\\\|b'
+    """
+    return printable(text).replace("|", "\\|")
+
+
+def short(value: Any) -> str:
+    """Show a value of any size in a message, in SHORT characters at most.
+
+    >>> short("a"), len(short([["b" * 10**6] * 10**6] * 10**6)) <= SHORT
+    ("'a'", True)
+    """
+    text = printable(_values.repr(value))
+    return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."

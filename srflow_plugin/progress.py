@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from srflow_plugin.errors import printable
+
 Item = TypeVar("Item")
 
 
@@ -25,13 +27,19 @@ def with_progress(items: Iterable[Item], unit: str, disable: bool = False, total
 
 
 def tell(line: str) -> None:
-    """Write a line on standard error, above a bar if there is one."""
+    """Write a line on standard error, above a bar if there is one; nothing in it can move the cursor."""
+    line = printable(line)
     try:
         from tqdm import tqdm
     except ImportError:
-        sys.stderr.write(f"\r{line}\n")
+        sys.stderr.write(f"\r{line}\n" if sys.stderr.isatty() else f"{line}\n")
     else:
         tqdm.write(line, file=sys.stderr)
+
+
+def say(line: str) -> None:
+    """Write a line on standard output; nothing in it can move the cursor."""
+    sys.stdout.write(f"{printable(line)}\n")
 
 
 def _with_text(items: Iterable[Item], unit: str, total: int | None) -> Iterator[Item]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import by_ending, readable_suffixes
+from srflow_plugin.progress import tell
 
 
 class Found(NamedTuple):
@@ -68,9 +68,9 @@ def _images_of(folder: Path, recursive: bool) -> list[Found]:
     if not images:
         raise UserError(f"{folder} has no images{hint}")
     if left_out:
-        sys.stderr.write(f"{folder}: {len(left_out)} files are no images and left out ({by_ending(left_out)})\n")
+        tell(f"{folder}: {len(left_out)} files are no images and left out ({by_ending(left_out)})")
     if folders:
-        sys.stderr.write(f"{folder}: {folders} folders are left out; --recursive takes their images, too\n")
+        tell(f"{folder}: {folders} folders are left out; --recursive takes their images, too")
     return images
 
 

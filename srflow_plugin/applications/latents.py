@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from srflow_plugin.checkpoints.sealed import read_sealed, sealed
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_is_file, complete_or_absent
 from srflow_plugin.flow.precision import to_complete
+from srflow_plugin.progress import tell
 
 NETWORK_KEY = "srflow_network"  # in the metadata of a file: the fingerprint and the name of the network that encoded
 IMAGE_NDIM = 4
@@ -110,7 +110,7 @@ def _check_numbers(tensors: dict[str, Tensor], path: str | Path) -> None:
 def _check_network(known: dict[str, str], network: SRFlowNet, path: str | Path) -> None:
     """Refuse latents of another network."""
     if NETWORK_KEY not in known:
-        sys.stderr.write(f"{path} does not say which network encoded it, as older files: be sure that it is this one\n")
+        tell(f"{path} does not say which network encoded it, as older files: be sure that it is this one")
         return
     own, _, name = known[NETWORK_KEY].partition(" ")
     if own != fingerprint(network):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import heat_map
 from srflow_plugin.images.resize import bicubic_downscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
+from srflow_plugin.progress import say, tell
 from srflow_plugin.sampling.explosions import exploded
 
 
@@ -41,7 +41,7 @@ def read_pair(
     if not height or not width:
         raise UserError(f"{path} is smaller than {net.scale} pixels")
     if (height, width) != image.shape[:2]:
-        sys.stderr.write(f"{path}: cropped to {width}x{height}, a multiple of {net.scale}\n")
+        tell(f"{path}: cropped to {width}x{height}, a multiple of {net.scale}")
     image = image[:height, :width]
     if like is not None and (height, width) != like.shape[2:]:
         raise UserError(f"{path} has {width}x{height} pixels, not {like.shape[3]}x{like.shape[2]} as the other image")
@@ -66,9 +66,9 @@ def to_picture(image: Tensor) -> np.ndarray:
     """Round an image (1, 3, H, W) to uint8 RGB; say so where it is no picture."""
     where = exploded(image)
     if where.any():
-        sys.stderr.write(
+        tell(
             f"{int(where.sum())} of {where.numel()} pixels are not finite or far outside [0, 1]: the network does not "
-            "know such an image; nearer latents or a lower temperature help (docs/exploding_samples.md)\n"
+            "know such an image; nearer latents or a lower temperature help (docs/exploding_samples.md)"
         )
     return to_pixels(image[0])
 
@@ -76,7 +76,7 @@ def to_picture(image: Tensor) -> np.ndarray:
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write uint8 RGB (H, W, 3) and say where."""
     write_image(path, picture)
-    sys.stdout.write(f"{path} is written.\n")
+    say(f"{path} is written.")
 
 
 def write_map(path: Path, values: Tensor, unit: str, what: str = "") -> None:
@@ -84,11 +84,11 @@ def write_map(path: Path, values: Tensor, unit: str, what: str = "") -> None:
     numbers = values[0].cpu().numpy()
     bad = numbers.size - int(np.isfinite(numbers).sum())
     if bad:
-        sys.stderr.write(f"{bad} of {numbers.size} pixels are not finite: the network does not know such an image\n")
-    sys.stdout.write(f"mean {numbers.mean():.4f} {unit}{what}\n")
+        tell(f"{bad} of {numbers.size} pixels are not finite: the network does not know such an image")
+    say(f"mean {numbers.mean():.4f} {unit}{what}")
     if path.suffix == ".npy":
         with complete_or_absent(path) as unfinished, unfinished.open("wb") as file:
             np.save(file, numbers)
-        sys.stdout.write(f"{path} is written.\n")
+        say(f"{path} is written.")
     else:
         write_picture(path, heat_map(numbers, unit))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.cli.train import add_changes, check_alone, load_plugins, require_extra
 from srflow_plugin.errors import UserError
+from srflow_plugin.progress import say
 
 HELP = "check option files: one line each, what would stop a run"
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
             load_plugins(args.plugin)
             line, is_good = _check(file, args)
             has_mistake |= not is_good
-        sys.stdout.write(f"{file}: {line.removeprefix(f'{file}: ')}\n")
+        say(f"{file}: {line.removeprefix(f'{file}: ')}")
     return 2 if has_mistake else 0
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.checkpoints.shipped import find_checkpoint
 from srflow_plugin.cli import arguments
 from srflow_plugin.files import check_new_file
+from srflow_plugin.progress import say
 
 HELP = "write a checkpoint in another format"
 
@@ -51,4 +51,4 @@ def run(args: argparse.Namespace) -> None:
 
     how = (args.to_released, args.storage, args.param_key, args.overwrite, args.one_sided_noise)
     convert(source, args.target, *how)
-    sys.stdout.write(f"{args.target} is written.\n")
+    say(f"{args.target} is written.")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.cli import arguments
 from srflow_plugin.files import check_new_file
+from srflow_plugin.progress import say
 
 HELP = "turn an HR image into latents"
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     name = find_checkpoint(args.checkpoint, args.scale).name
     save_latents(args.output, encoding.latents, lq, net, name, replacing=args.overwrite)
     shapes = ", ".join("x".join(map(str, latent.shape[1:])) for latent in encoding.latents)
-    sys.stdout.write(
+    say(
         f"{args.output}: latents {shapes}; NLL {nll:.4f} bits per dimension (density of the float image), code length "
-        f"{code_length:.4f} bits per dimension of the 8 bit image at most\n"
+        f"{code_length:.4f} bits per dimension of the 8 bit image at most"
     )

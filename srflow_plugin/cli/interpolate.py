@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.cli import arguments
+from srflow_plugin.progress import tell
 
 HELP = "go from one HR image to another through latents"
 GRID = "grid.png"  # beside the images
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     args.output.mkdir(exist_ok=True)
     older = sorted(path.name for path in args.output.glob("[0-9][0-9][0-9].png") if path.name not in names)
     if older:
-        sys.stderr.write(f"{args.output}: {', '.join(older)} of an earlier way stay\n")
+        tell(f"{args.output}: {', '.join(older)} of an earlier way stay")
     for name, picture in zip(names, pictures, strict=False):
         write_image(args.output / name, picture)
     weights = [f"{step / (args.steps - 1):.2f}" for step in range(args.steps)]

@@ -31,7 +31,7 @@ from srflow_plugin.cli import (
     transfer,
     upscale,
 )
-from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.errors import TrainingError, UserError, printable, short
 from srflow_plugin.memory import is_shortage
 from srflow_plugin.options.types import nearest
 
@@ -54,6 +54,7 @@ TOOLS: dict[str, ModuleType] = {
 # Full disks, and those that fail or turn out to be read only in the midst of the work.
 FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how threads of OpenMP wait
+LONGEST_LINE = 4000  # characters; of messages some 200 are usual
 GENERAL = ("-h", "--help", "--version")  # before any command
 
 
@@ -75,10 +76,16 @@ def all_commands(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose complaint about a mistyped command is one line with the one that is meant."""
+    """Argument parser whose complaint about a mistyped command is one line with the one that is meant.
+
+    Nothing in that line, or in a command's own last one, can move the cursor or be taken for another line.
+    """
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, message and f"{printable(message.rstrip()):.{LONGEST_LINE}}\n")
 
 
 def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: Sequence[str] | None) -> int:
@@ -107,6 +114,8 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         hint = "smaller images, tiles (--tile) or batches, or fewer --num-samples, need less"
         parser.exit(1, f"{name}: stopped: there is not enough memory for this; {hint}\n")
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            parser.exit(2, f"{name}: error: {short(error.filename)}: {error.strerror}; correct the path\n")
         if error.errno not in FAULTS_OF_DISKS:
             raise
         where = f"{error.filename}: " if error.filename else ""

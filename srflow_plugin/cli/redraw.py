@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_new_file
+from srflow_plugin.progress import say, tell
 
 HELP = "draw a painted part of a picture anew, and leave the rest as it is"
 
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.picture}: {error}") from None
     write_photograph(output, result.photograph)
     for note in result.notes:
-        sys.stderr.write(f"{args.picture}: {note}\n")
-    sys.stdout.write(f"{output} is written: {result.changed} of {picture.rgb[..., 0].size} pixels changed.\n")
+        tell(f"{args.picture}: {note}")
+    say(f"{output} is written: {result.changed} of {picture.rgb[..., 0].size} pixels changed.")
 
 
 def _check(args: argparse.Namespace, output: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from srflow_plugin._version import __version__
 from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError
+from srflow_plugin.progress import say, tell
 
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     done = sum(job.is_done for job in jobs)
     rank = this_process().rank
     if done and rank == 0 and not args.overwrite:
-        sys.stderr.write(f"{done} of {len(jobs)} are there and stay; --overwrite draws them anew\n")
+        tell(f"{done} of {len(jobs)} are there and stay; --overwrite draws them anew")
     if done == len(jobs):
         return 0
 
@@ -95,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
     shown = ", ".join(map(str, written[:SHOWN]))
     shown += f" and {len(written) - SHOWN} more" if len(written) > SHOWN else ""
     if shown:
-        sys.stdout.write(f"{shown}\n" if this_process().size == 1 else f"rank {rank}: {shown}\n")
+        say(shown if this_process().size == 1 else f"rank {rank}: {shown}")
     work.conclude()
     if failed:
-        sys.stderr.write(f"srflow upscale: {failed} of {len(jobs)} images could not be drawn; they are named above\n")
+        tell(f"srflow upscale: {failed} of {len(jobs)} images could not be drawn; they are named above")
     return int(failed > 0)
 
 
@@ -124,8 +124,6 @@ class _Work:
         self.images += told.exploded > 0
 
     def _say(self, source: Path, notes: Sequence[str]) -> None:
-        from srflow_plugin.progress import tell
-
         for note in notes:
             tell(f"{source}: {note}")
 
@@ -133,7 +131,7 @@ class _Work:
         """Count the samples that exploded in places."""
         if self.exploded:
             of = "" if self.is_alone else f", of {self.images} images"
-            sys.stderr.write(f"samples that exploded in places, which were drawn again, calmer: {self.exploded}{of}\n")
+            tell(f"samples that exploded in places, which were drawn again, calmer: {self.exploded}{of}")
 
 
 def check(args: argparse.Namespace) -> None:

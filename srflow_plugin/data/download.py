@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import os
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from srflow_plugin._version import __version__
 from srflow_plugin.errors import UserError
+from srflow_plugin.progress import tell
 
 ATTEMPTS = 5  # without a byte in between
 PAUSE = 2.0  # seconds, doubled with each attempt
@@ -64,7 +64,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
                     f"otherwise and put it at {path}"
                 ) from None
             pause = PAUSE * 2 ** (attempt - 1)
-            tqdm.write(f"{path.name}: {error}; trying again in {pause:g} s", file=sys.stderr)
+            tell(f"{path.name}: {error}; trying again in {pause:g} s")
             time.sleep(pause)
     try:
         verify(part, size, checksum)

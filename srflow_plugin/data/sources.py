@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, archive_stem, split_ar
 from srflow_plugin.data.known_sets import KNOWN_SETS, KnownSet, fetch
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import by_ending, find_images, is_image_file
+from srflow_plugin.progress import tell
 
 
 def known_sets_of(sources: Sequence[str]) -> list[KnownSet]:
@@ -41,7 +41,7 @@ def _tell_left_out(folder: Path) -> None:
     others = [path for path in folder.iterdir() if not path.name.startswith(".") and not is_image_file(path)]
     if others:
         told = f"{len(others)} others are no images that training reads, and left out ({by_ending(others)})"
-        sys.stderr.write(f"{folder}: {told}\n")
+        tell(f"{folder}: {told}")
 
 
 def agreed(setting: str, known: Sequence[KnownSet], default: Any) -> Any:

@@ -13,7 +13,7 @@ from srflow_plugin import __version__
 from srflow_plugin.cli import main, prepare
 from srflow_plugin.cli.main import TOOLS, TRAINING, all_commands, basicsr_command, srflow_command
 from srflow_plugin.errors import TrainingError, UserError
-from tests.helpers import ROOT, run_python
+from tests.helpers import ROOT, UNIX, run_python
 
 Command = Callable[[Sequence[str]], int]
 COMMANDS = {"basicsr": basicsr_command, "srflow": srflow_command, "python -m srflow_plugin": all_commands}
@@ -146,3 +146,20 @@ def test_a_training_chooses_nothing() -> None:
     unset = {name: value for name, value in os.environ.items() if name not in main.WAITING}
     done = run_python(WAITING.format(["check", "file.yml"]), env={**unset, "PYTHONPATH": str(ROOT)})
     assert done.stdout.split()[0] == "None", done.stderr
+
+
+@UNIX
+@pytest.mark.parametrize("name", ["a\nsrflow: done", "a\x1b[2J", "a\u202egnp", "a\r\x9b", "a" * 5000], ids=range(5))
+def test_no_name_can_write_a_line_or_move_the_cursor(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, arguments in [
+        (srflow_command, ["upscale", f"{name}.png", "-o", "out"]),
+        (srflow_command, ["convert", name, "out.pth"]),
+        (srflow_command, ["prepare", name, "-o", "out"]),
+        (srflow_command, ["upscale", "a.png", "-o", "out", f"--{name}"]),
+        (srflow_command, [name]),
+        (basicsr_command, ["train", "-opt", name]),
+        (basicsr_command, ["train", "-opt", "a.yml", "--launcher", name]),
+    ]:
+        assert stopped(command, *arguments) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.endswith("\n") and told.err[:-1].isprintable() and len(told.err) < 4100
