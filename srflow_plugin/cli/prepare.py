@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from srflow_plugin.cli.arguments import in_range
 from srflow_plugin.errors import needs
+from srflow_plugin.progress import say
 
 HELP = "make pairs of HR and MATLAB-bicubic LR images, from folders, archives or data sets by name"
 
@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where archives are, are fetched to and unpacked (default: datasets/downloads)",
     )
     parser.add_argument(
+        "--max-pixels",
+        type=in_range(int, low=1),
+        default=89_478_485,
+        help="of an image; larger ones are refused, since each pixel takes 22 bytes of memory (default: %(default)s)",
+    )
+    parser.add_argument(
         "--workers", type=in_range(int, low=1), help="processes (default: all cores, fewer for few images)"
     )
 
@@ -68,5 +74,5 @@ def run(args: argparse.Namespace) -> None:
     images = [image for source in args.sources for image in images_of(source, args.downloads)]
     names = (f"_HR.{kind}", f"_LRx{args.scale}.{kind}") if kind == "lmdb" else ("/HR", f"/LRx{args.scale}")
     hr, lr = (Path(f"{args.output}{name}") for name in names)
-    count = write_pairs(images, hr, lr, args.scale, args.crop_size, border, args.workers, center_crop)
-    sys.stdout.write(f"{count} pairs from {len(images)} images: {hr}, {lr}\n")
+    count = write_pairs(images, hr, lr, args.scale, args.crop_size, border, args.workers, center_crop, args.max_pixels)
+    say(f"{count} pairs from {len(images)} images: {hr}, {lr}")

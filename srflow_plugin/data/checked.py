@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,24 @@ import lmdb
 import mmcv
 import numpy as np
 from basicsr.utils import FileClient
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch.utils.data import Dataset
 
-from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import PNG_START, read_bytes
+from srflow_plugin.errors import UserError, printable
+from srflow_plugin.images.files import (
+    BITS_PER_SAMPLE,
+    DAMAGED,
+    PNG_START,
+    check_memory,
+    end_of_png,
+    is_instead,
+    picture_size,
+    read_picture,
+)
 
 Sample = dict[str, Any]
+MAX_PIXELS = 89_478_485  # of an image: Pillow's limit
+DECODED = 6  # bytes a pixel: the picture, and its decoder's
 JPEG_START, JPEG_END, JPEG_ALONE = b"\xff\xd8\xff", b"\xd9", (b"\x01", b"\xd8")  # markers, the last without a length
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # none of what compressed pixels may hold
 
@@ -115,9 +127,9 @@ class CheckedFiles:
         self.notes: list[str] = []
 
     def get(self, path: str, client_key: str = "default") -> bytes:
-        name = str(path)
+        name = printable(str(path))
         if "db_paths" in self.backend:
-            name = f"{self._folders()[client_key]}: {path}"
+            name = f"{self._folders()[client_key]}: {name}"
         try:
             data = self._read(path, client_key)
         except (OSError, lmdb.Error) as error:
@@ -131,6 +143,8 @@ class CheckedFiles:
         return data
 
     def _read(self, path: str, client_key: str) -> bytes | None:
+        if self.backend["type"] == "disk":
+            return read_picture(Path(path))
         if "db_paths" not in self.backend:
             return bytes(FileClient(self.backend["type"]).get(path))
         folder = os.path.realpath(self._folders()[client_key])
@@ -165,10 +179,16 @@ def _environment(process: int, folder: str, readahead: bool) -> lmdb.Environment
 # -- encoded images ----------------------------------------------------------------------------------------------------
 
 
-def check_image(data: bytes, name: str) -> str:
+def check_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> str:
     """Say what is wrong with an encoded image that OpenCV would decode all the same.
 
-    It drops alpha channels and the lower 8 of 16 bits; some versions fill what is missing of a truncated file.
+    It drops alpha channels and the lower 8 of 16 bits; some versions fill what is missing of a truncated file. Of what
+    it decodes it believes the sizes.
+
+    Args:
+        data: the file.
+        name: of it, for messages.
+        max_pixels: of the image.
 
     Returns:
         What is worth knowing about an image that can be used, or "".
@@ -178,6 +198,7 @@ def check_image(data: bytes, name: str) -> str:
     """
     if is_truncated(data):
         raise UserError(f"{name} is truncated; fetch or make it again")
+    _check_size(data, name, max_pixels)
     if data.startswith(PNG_START):
         bits, colour = data[24], data[25]
         channels = {0: 1, 4: 2, 6: 4}.get(colour, 3)
@@ -186,26 +207,54 @@ def check_image(data: bytes, name: str) -> str:
     else:
         image = _decode(data, name, "unchanged")
         bits, channels = 8 * image.itemsize, 1 if image.ndim == 2 else image.shape[2]
-    if bits > 8:
-        raise UserError(f"{name} has {bits} bits a channel; convert it to 8")
+    _check_bits(bits, name)
     if channels in (2, 4):
         raise UserError(f"{name} has an alpha channel; flatten it")
     return f"{name} is grey; it is used as three equal channels" if channels == 1 else ""
 
 
+def _check_size(data: bytes, name: str, max_pixels: int) -> None:
+    """Refuse an image that is none, or is larger than is wanted or fits the memory, by its header."""
+    try:
+        width, height = picture_size(BytesIO(data), name)
+    except UserError:
+        _check_bits(_bits_of_tiff(data), name)
+        other = is_instead(data[:256])
+        raise UserError(
+            f"{name} is not a readable image{other if ';' in other else '; fetch or make it again'}"
+        ) from None
+    if width * height > max_pixels:
+        raise UserError(
+            f"{name} has {width:,} x {height:,} pixels, more than {max_pixels:,}; cut it: "
+            "`srflow prepare --crop-size` does so, and --max-pixels lets it read larger ones"
+        )
+    check_memory(width * height * DECODED, name)
+
+
+def _check_bits(bits: int, name: str) -> None:
+    if bits > 8:
+        raise UserError(f"{name} has {bits} bits a channel; convert it to 8")
+
+
+def _bits_of_tiff(data: bytes) -> int:
+    """Read the bits a channel of a TIFF file, of which Pillow does not know all kinds; 0 where it is none."""
+    if not data.startswith((b"II*\0", b"MM\0*")):
+        return 0
+    try:
+        tags = ImageFileDirectory_v2(data[:8])
+        file = BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        return int(max(tags.get(BITS_PER_SAMPLE, (0,))))
+    except DAMAGED:
+        return 0
+
+
 def is_truncated(data: bytes) -> bool:
     """Tell from its parts that a PNG or JPEG file ends too early; what follows its end, as of a phone, is no fault."""
     if data.startswith(PNG_START):
-        return _end_of_png(data) > len(data)
+        return end_of_png(data) > len(data)
     return data.startswith(JPEG_START) and not _has_jpeg_end(data)
-
-
-def _end_of_png(data: bytes) -> int:
-    position, kind = len(PNG_START), b""
-    while kind != b"IEND" and position <= len(data):
-        length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\0"))
-        position += 12 + length
-    return position
 
 
 def _has_jpeg_end(data: bytes) -> bool:
@@ -220,15 +269,15 @@ def _has_jpeg_end(data: bytes) -> bool:
     return False
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode an image as uint8 BGR (H, W, 3)."""
-    check_image(data, name)
+    check_image(data, name, max_pixels)
     return _decode(data, name, "color")
 
 
-def read_bgr(path: Path) -> np.ndarray:
+def read_bgr(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image file as uint8 BGR (H, W, 3)."""
-    return decode_image(read_bytes(path), str(path))
+    return decode_image(read_picture(path), str(path), max_pixels)
 
 
 def _decode(data: bytes, name: str, flag: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from basicsr.utils import scandir
 from PIL import Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import DAMAGED, PNG_START
+from srflow_plugin.images.files import PNG_START, check_bytes, picture_size, read_bytes
 from srflow_plugin.progress import with_progress
 
 LISTS = ("meta_info_file", "meta_info")  # keys of data sets that name a list of images
@@ -115,16 +115,15 @@ def image_sizes(files: Sequence[Path]) -> list[tuple[int, int] | None]:
 
 def _image_size(file: Path) -> tuple[int, int] | None:
     try:
-        with file.open("rb") as opened:
-            start = opened.read(24)
-            if start.startswith(PNG_START):
-                width, height = struct.unpack(">II", start[16:24])
-                return height, width
-            opened.seek(0)
-            with Image.open(opened) as image:
-                return image.height, image.width
-    except (*DAMAGED, Image.DecompressionBombError):
+        check_bytes(file)
+        start = read_bytes(file, 24)
+        if start.startswith(PNG_START) and len(start) == 24:
+            width, height = struct.unpack(">II", start[16:])
+        else:
+            width, height = picture_size(file, str(file))
+    except UserError:
         return None  # whoever reads it says what is wrong with it
+    return height, width
 
 
 def _pairs(gts: Sequence[str], folders: Sequence[str], keys: Sequence[str], template: str) -> Paths:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -12,17 +11,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from srflow_plugin.data.checked import read_bgr
+from srflow_plugin.data.checked import MAX_PIXELS, read_bgr
 from srflow_plugin.data.download import check_free
 from srflow_plugin.data.pairs import PNG_COMPRESSION, Pair, key_for, open_writer
 from srflow_plugin.data.parallel import in_parallel
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_is_file
+from srflow_plugin.images.files import check_memory, picture_size
 from srflow_plugin.images.resize import Border, bicubic_downscale
 from srflow_plugin.locks import held
+from srflow_plugin.progress import tell
 
+DOWNSCALED = 16  # bytes a pixel, beside the picture
 PNG_BYTES_PER_PIXEL = 1.8  # of photographs, a little more than measured
 IMAGES_PER_WORKER = 16  # fewer do not repay the start of a process
 
@@ -36,6 +38,7 @@ def write_pairs(
     border: Border = "symmetric",
     num_workers: int | None = None,
     center_crop: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Write images and their MATLAB-bicubic LR under the same names, as two LMDBs or two folders of PNG files.
 
@@ -54,6 +57,7 @@ def write_pairs(
         border: see :func:`bicubic_downscale`.
         num_workers: processes; default: up to all cores, as many as the number of images repays.
         center_crop: first cut that many HR pixels a side out of the middle of each image, as for faces.
+        max_pixels: of an image; a larger one is refused.
 
     Returns:
         Number of pairs.
@@ -63,10 +67,12 @@ def write_pairs(
     with ExitStack() as stack:
         for path in sorted({hr, lr}):  # an output may be half of another pair, too
             stack.enter_context(held(path.with_name(f".{path.name}.lock"), str(path)))
-        return _write(images, hr, lr, settings, num_workers)
+        return _write(images, hr, lr, settings, num_workers, max_pixels)
 
 
-def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any], num_workers: int | None) -> int:
+def _write(
+    images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any], num_workers: int | None, max_pixels: int
+) -> int:
     """Write the pairs that are not there."""
     versions, crop_size = _versions(images, key_for(hr)), settings["crop_size"]
     writer = open_writer(hr, lr, settings, versions)
@@ -74,7 +80,7 @@ def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any],
         return writer.count()
     todo = {path: key for path, key in zip(images, versions, strict=True) if not writer.has(key)}
     workers = num_workers or max(1, min(os.cpu_count() or 1, len(todo) // IMAGES_PER_WORKER))
-    make = partial(make_pairs, **settings)
+    make = partial(make_pairs, **settings, max_pixels=max_pixels)
     try:
         check_space([*todo], hr.parent, settings["scale"], settings["center_crop"])
         with closing(in_parallel(make, todo, workers)) as made:
@@ -82,7 +88,7 @@ def _write(images: Sequence[Path], hr: Path, lr: Path, settings: dict[str, Any],
             for (path, key), pairs in zip(todo.items(), bar, strict=True):
                 writer.put(key, pairs)
                 if not pairs:
-                    tqdm.write(f"{path} is smaller than {crop_size}x{crop_size} and left out", file=sys.stderr)
+                    tell(f"{path} is smaller than {crop_size}x{crop_size} and left out")
         if not any(writer.has(key) for key in versions):
             raise UserError(f"no image is as large as {crop_size}x{crop_size}; lower --crop-size")
         return writer.finish()
@@ -99,9 +105,8 @@ def check_space(images: Sequence[Path], folder: Path, scale: int, center_crop: i
     pixels = 0
     for path in images:
         try:
-            with Image.open(path) as image:  # reads the header only
-                width, height = image.size
-        except (OSError, Image.DecompressionBombError):
+            width, height = picture_size(path, str(path))
+        except UserError:
             continue  # whoever reads it says what is wrong with it
         pixels += min(width, center_crop or width) * min(height, center_crop or height)
     needed = pixels * PNG_BYTES_PER_PIXEL * (1 + 1 / scale**2)
@@ -109,10 +114,15 @@ def check_space(images: Sequence[Path], folder: Path, scale: int, center_crop: i
 
 
 def make_pairs(
-    path: Path, scale: int, crop_size: int | None, border: Border, center_crop: int | None = None
+    path: Path,
+    scale: int,
+    crop_size: int | None,
+    border: Border,
+    center_crop: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Pair]:
     """Read one image and make its tiles."""
-    image = read_bgr(path)
+    image = read_bgr(path, max_pixels)
     if center_crop is not None:
         if min(image.shape[:2]) < center_crop:
             size = f"{image.shape[0]}x{image.shape[1]}, smaller than center crop {center_crop}"
@@ -125,6 +135,7 @@ def make_pairs(
     if crop_size is not None and min(height, width) < crop_size:
         return []
     image = image[:height, :width]
+    check_memory(height * width * DOWNSCALED, str(path))
     # Downscaled whole, then cut: tiles see their neighbours' pixels, not a border of their own.
     small = bicubic_downscale(image, scale, border)
     pairs = []
@@ -149,6 +160,7 @@ def _versions(images: Sequence[Path], spell: Callable[[str], str]) -> dict[str, 
         key = spell(path.stem)
         if key in by_key:
             raise UserError(f"{by_key[key]} and {path} would both be stored as {key!r}; rename one")
+        check_is_file(path)
         by_key[key] = path
     return {key: [str(path), path.stat().st_size] for key, path in by_key.items()}
 

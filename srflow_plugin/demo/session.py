@@ -20,7 +20,7 @@ from srflow_plugin.applications.upscale import RESAMPLE, bicubic, enlarged_alpha
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
-from srflow_plugin.images.files import DAMAGED
+from srflow_plugin.images.files import DAMAGED, FORMATS
 from srflow_plugin.images.photographs import Photograph, bled
 from srflow_plugin.images.pictures import heat_map, spread
 from srflow_plugin.images.resize import bicubic_downscale
@@ -246,7 +246,7 @@ def _size(path: Path) -> tuple[int, int] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return image.size
         except DAMAGED:
             return None

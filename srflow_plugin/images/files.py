@@ -8,22 +8,44 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent
+from srflow_plugin.errors import SHORT, UserError, printable
+from srflow_plugin.files import check_is_file, complete_or_absent
+from srflow_plugin.images.photographs import upright
+from srflow_plugin.memory import available_bytes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
+# All that Pillow may take a file for, whatever its name. Others of its formats are drawn by other programs (EPS by
+# Ghostscript), are films or tables, or have decoders that few have looked at.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "TGA")
+BYTES_PER_PIXEL, BYTES_BESIDE = 16, 2**28  # the most of a file: four channels of 32 bits, and what is no picture
+MOST_OF_WEBP = 2**13  # pixels a side in a file of more than BYTES_BESIDE; larger ones compress
+# Files that people take for pictures, by how they begin.
+OTHERS: dict[bytes, str] = {
+    b"%!PS": "PostScript; export it as PNG",
+    b"\xc5\xd0\xd3\xc6": "PostScript; export it as PNG",
+    b"%PDF": "a PDF; export its picture as PNG",
+    b"\xd7\xcd\xc6\x9a": "a metafile of Windows; export it as PNG",
+    b"\x01\0\0\0": "a metafile of Windows, or none; export it as PNG",
+    b"\xd0\xcf\x11\xe0": "a file of an office program, or of FlashPix; export its picture as PNG",
+    b"8BPS": "a Photoshop document; export it as PNG",
+    b"\0\0\0\x0cjP  ": "JPEG 2000; save it as PNG",
+    b"\xff\x4f\xff\x51": "JPEG 2000; save it as PNG",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"version https://git-lfs": "a Git LFS pointer; run git lfs pull",
+}
 # Pillow's answers to damaged files.
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, TypeError, KeyError, IndexError, struct.error, zlib.error)
+DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, SyntaxError, EOFError, TypeError, AttributeError)
+DAMAGED += (LookupError, ArithmeticError, struct.error, zlib.error)
 BITS_PER_SAMPLE = 258  # TIFF tag
-# Pillow opens them, but as pages to be drawn by other programs, films, or tables.
-NO_PIXELS = {".eps", ".ps", ".wmf", ".emf", ".mpg", ".mpeg", ".fit", ".fits", ".h5", ".hdf", ".grib", ".bufr", ".fli"}
 ENDINGS_SHOWN = 5
 PNG_START = b"\x89PNG\r\n\x1a\n"
 SOFTWARE = 305  # EXIF tag
@@ -52,34 +74,146 @@ def by_ending(paths: Iterable[Path]) -> str:
 
 
 def readable_suffixes() -> set[str]:
-    """List the endings of what Pillow reads as pixels, on this machine."""
+    """List the endings of what is read as pictures, FORMATS."""
     Image.init()
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - NO_PIXELS
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def read_bytes(path: Path, count: int = -1) -> bytes:
-    """Read a file, or so many bytes of it; what keeps it from being read becomes a line."""
+    """Read a file, or so many bytes of it; what keeps it from being read becomes a line.
+
+    Never waits, as opening a pipe would, and never reads without end, as of a device.
+    """
+    _check_regular(path)
     try:
         with path.open("rb") as file:
             return file.read(count)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; correct the path") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _check_regular(path: Path) -> None:
+    if not path.is_dir():  # of which the system says that it cannot be read
+        check_is_file(path)
+
+
+def read_picture(path: Path) -> bytes:
+    """Read an encoded image, if it is a file and has not far more bytes than its pixels can need."""
+    check_bytes(path)
+    return read_bytes(path)
+
+
+def check_bytes(path: Path) -> None:
+    """Refuse a file that is none, or is far larger than its image, before a decoder reads all of it.
+
+    Raises:
+        UserError: with its size and what to do.
+    """
+    _check_regular(path)
+    try:
+        size = path.stat().st_size
+        if size <= BYTES_BESIDE:
+            return
+        with path.open("rb") as file:
+            start = file.read(24)
+            if start.startswith(PNG_START):
+                width, height = struct.unpack(">II", start[16:24].ljust(8, b"\0"))
+            elif start.startswith(b"RIFF"):  # WebP, whose decoder reads the file before it says its size
+                width = height = MOST_OF_WEBP
+            else:
+                width, height = picture_size(file, str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if size > width * height * BYTES_PER_PIXEL + BYTES_BESIDE:
+        held = f"{path} has {size / 2**30:.1f} GiB, more than an image of {width:,} x {height:,} pixels can need"
+        raise UserError(f"{held}; save it anew as PNG, without what is beside the image")
+
+
+def check_memory(needed: float, what: str, hint: str = "choose a smaller one") -> None:
+    """Say before any work that so many bytes of memory are not to be had."""
+    free = available_bytes()
+    if free is not None and needed > free:
+        gib = f"needs {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} are free"
+        raise UserError(f"{what} {gib}; {hint}")
+
+
+class _AnySize:
+    """Block in which Pillow opens images of any size and says nothing, in several threads at once if need be.
+
+    Who opens one looks at the size, and at what can be said of the image, by other means.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.undo = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.limit = Image.MAX_IMAGE_PIXELS
+                self.undo.callback(setattr, Image, "MAX_IMAGE_PIXELS", self.limit)
+                self.undo.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                Image.MAX_IMAGE_PIXELS = None
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.undo.close()
+
+
+any_size = _AnySize()
+
+
 @contextmanager
-def any_size() -> Iterator[None]:
-    """Let Pillow open images of any size in the block, whose callers have looked at the size."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+def damage_named(name: str) -> Iterator[None]:
+    """Name the file where Pillow fails on it in the block."""
     try:
         yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    except UserError:
+        raise
+    except DAMAGED as error:
+        raise UserError(f"{name} cannot be read: {printable(str(error)):.{SHORT}}") from None
+
+
+@contextmanager
+def opened(file: Path | BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """Open an image of one of FORMATS, of any size, by its header: the one door to Pillow's decoders.
+
+    Args:
+        file: a path, or what has been opened.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: in the block as well, it is none, or is damaged.
+    """
+    if isinstance(file, Path):
+        check_bytes(file)
+    with any_size, damage_named(name):
+        try:
+            Image.init()
+            image = Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        except UnidentifiedImageError:
+            start = _start(file)
+            if start.startswith(PNG_START):
+                raise UserError(f"{name} cannot be read: its header is damaged") from None
+            raise UserError(f"{name} is not an image that can be read{is_instead(start)}") from None
+        try:
+            yield image
+        finally:
+            if isinstance(file, Path):
+                image.close()
+
+
+def picture_size(file: Path | BinaryIO | io.BytesIO, name: str) -> tuple[int, int]:
+    """Read width and height of an image from its header; raises as :func:`opened`."""
+    with opened(file, name) as image:
+        return image.size
 
 
 def open_image(data: bytes, name: str, check: Callable[[Image.Image], None] | None = None) -> Image.Image:
-    """Decode an encoded image of any kind that Pillow reads.
+    """Decode an encoded image of one of FORMATS.
 
     Args:
         data: the file.
@@ -89,32 +223,32 @@ def open_image(data: bytes, name: str, check: Callable[[Image.Image], None] | No
     Raises:
         UserError: it is none, is damaged, or is so large that it may be meant to exhaust the memory.
     """
-    try:
-        with warnings.catch_warnings(), any_size() if check else nullcontext():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            if check:
-                check(image)
-            image.load()
-    except UserError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{name} has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels; cut it") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{name} is not an image that can be read{_is_instead(data)}") from None
-    except DAMAGED as error:
-        raise UserError(f"{name} cannot be read: {error}") from None
-    return image
+    with opened(io.BytesIO(data), name) as image:
+        if check:
+            check(image)
+        elif any_size.limit and image.width * image.height > any_size.limit:
+            raise UserError(f"{name} has more than {any_size.limit:,} pixels; cut it")
+        image.load()
+        return image
 
 
-def _is_instead(data: bytes) -> str:
-    """Say what a file is that is no image, where its first bytes tell."""
-    if not data:
+def _start(file: Path | BinaryIO | io.BytesIO) -> bytes:
+    if isinstance(file, Path):
+        return read_bytes(file, 256)
+    file.seek(0)
+    return file.read(256)
+
+
+def is_instead(start: bytes) -> str:
+    """Say what a file is that is no image, where its first bytes tell, and what to do."""
+    if not start:
         return ": it is empty"
-    if data.startswith(b"version https://git-lfs"):
-        return ": it is a Git LFS pointer; run git lfs pull"
-    return ": it is a text or a page" if data[:256].lstrip().startswith((b"<", b"{", b"#")) else ""
+    known = next((what for beginning, what in OTHERS.items() if start.startswith(beginning)), None)
+    if start[4:8] == b"ftyp":
+        known = "a film, HEIC or AVIF; save it as PNG or JPEG"
+    if known:
+        return f": it is {known}"
+    return ": it is a text or a page" if start[:256].lstrip().startswith((b"<", b"{", b"#")) else ""
 
 
 def bits_of(image: Image.Image, data: bytes) -> int:
@@ -133,13 +267,15 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: it cannot be read, or is of another kind, with what to do.
     """
-    data = read_bytes(path)
+    data = read_picture(path)
     image = open_image(data, str(path))
-    if bits_of(image, data) > 8:
-        raise UserError(f"{path} has {bits_of(image, data)} bits a channel; convert it to 8")
-    if image.mode in ("RGBA", "LA", "PA"):
-        raise UserError(f"{path} has an alpha channel; flatten it")
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    with damage_named(str(path)):
+        bits = 16 if image.mode == "I" else bits_of(image, data)
+        if bits > 8:
+            raise UserError(f"{path} has {bits} bits a channel; convert it to 8")
+        if image.mode in ("RGBA", "LA", "PA"):
+            raise UserError(f"{path} has an alpha channel; flatten it")
+        return np.asarray(upright(image).convert("RGB"))
 
 
 def write_image(path: Path, pixels: np.ndarray, stamp: str | None = None) -> None:
@@ -167,15 +303,17 @@ def read_stamp(path: Path) -> str | None:
     if path.suffix.lower() == ".png":
         return _png_stamp(path)
     try:
-        with any_size(), Image.open(path) as image:
+        with opened(path, str(path)) as image:
             words = str(image.getexif().get(SOFTWARE, "")).split(maxsplit=1)
-    except DAMAGED:
+    except UserError:
         return None
     return words[1] if len(words) == 2 and words[0] == STAMP else None
 
 
 def _png_stamp(path: Path) -> str | None:
     start = STAMP.encode() + b"\0"
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             kind = b"" if file.read(len(PNG_START)) == PNG_START else b"IDAT"
@@ -189,6 +327,15 @@ def _png_stamp(path: Path) -> str | None:
     except (OSError, struct.error):
         return None
     return None
+
+
+def end_of_png(data: bytes) -> int:
+    """Find by the lengths of its parts, which decoders believe, where a PNG file ends, or should."""
+    position, kind = len(PNG_START), b""
+    while kind != b"IEND" and position <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8].ljust(8, b"\0"))
+        position += 12 + length
+    return position
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

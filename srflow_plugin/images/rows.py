@@ -16,7 +16,19 @@ import numpy as np
 from PIL import Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import DAMAGED, PNG_START, any_size, bits_of, chunk, open_image, read_bytes
+from srflow_plugin.images.files import (
+    PNG_START,
+    any_size,
+    bits_of,
+    check_bytes,
+    check_memory,
+    chunk,
+    damage_named,
+    end_of_png,
+    open_image,
+    opened,
+    read_bytes,
+)
 from srflow_plugin.images.photographs import (
     BLED,
     Photograph,
@@ -29,13 +41,13 @@ from srflow_plugin.images.photographs import (
     together,
     upright,
 )
-from srflow_plugin.memory import available_bytes
 
 MAX_PIXELS = 2**30
 STREAMED_FROM = 2**24  # pixels; smaller ones are decoded whole
 PIECE = 2**20  # bytes read at once
 IN_MEMORY = 12  # bytes a pixel that Pillow and the making of a band take
 ROWS_READ = 256
+PALETTE = 768  # bytes
 GREY_ALPHA = 4  # colour type of PNG
 # Modes of Pillow for the colour types of PNG files that have a byte a channel, or two and one channel: (type, bits).
 STREAMED = {(0, 8): "L", (0, 16): "I;16", (2, 8): "RGB", (3, 8): "P", (4, 8): "LA", (6, 8): "RGBA"}
@@ -94,6 +106,7 @@ def open_rows(path: Path, max_pixels: int = MAX_PIXELS) -> Rows:
         UserError: it cannot be read, has more than ``max_pixels``, or is decoded whole and does not fit the memory.
             Damage behind the first rows shows when they are read.
     """
+    check_bytes(path)
     png = _png_header(read_bytes(path, 33))
     rows = None
     if png and png[0] * png[1] >= STREAMED_FROM and png[2]:
@@ -117,20 +130,14 @@ def _open_whole(path: Path, max_pixels: int) -> Rows:
 
     def check(image: Image.Image) -> None:
         _check_size(path, *image.size, max_pixels)
-        needed, free = image.width * image.height * IN_MEMORY, available_bytes()
-        if free is not None and needed > free:
-            raise UserError(
-                f"{path} needs {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} are free; "
-                "save it as PNG, which is read row by row"
-            )
+        check_memory(image.width * image.height * IN_MEMORY, str(path), "save it as PNG, which is read row by row")
 
     image = open_image(data, str(path), check)
-    try:
-        return _rows_of_pillow(image, data, path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except DAMAGED as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    with damage_named(str(path)):
+        try:
+            return _rows_of_pillow(image, data, path)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
@@ -154,7 +161,7 @@ def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
     def bands() -> Iterator[Photograph]:
         for top in range(0, height, ROWS_READ):
             bottom = min(top + ROWS_READ, height)
-            with any_size():
+            with any_size:
                 part = plain[top:bottom] if isinstance(plain, np.ndarray) else plain.crop((0, top, width, bottom))
             yield from_array(np.asarray(part), profile, exif)
 
@@ -178,8 +185,13 @@ def _decode_deep_colour(data: bytes) -> np.ndarray:
         import cv2
     except ImportError:
         raise UserError("it has 16 bits a channel, which needs OpenCV: pip install opencv-python") from None
+    if data.startswith(PNG_START) and end_of_png(data) > len(data):
+        raise UserError("it is truncated")
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    deep = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    try:
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        deep = None
     if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:
         raise UserError("it has 16 bits a channel in a way that is not understood; convert it to 8")
     rgb: np.ndarray = cv2.cvtColor(deep, cv2.COLOR_BGR2RGB if deep.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
@@ -215,10 +227,11 @@ class _PngLines:
             kind = self._next_chunk()
             if kind == b"IDAT":
                 break
-            data = file.read(self._left)
-            self.kept += [chunk(kind, data)] if kind in (b"PLTE", b"tRNS") else []
+            if kind in (b"PLTE", b"tRNS") and self._left <= PALETTE:
+                self.kept.append(chunk(kind, file.read(self._left)))
+                self._left = 0
+            file.seek(self._left + 4, 1)  # the checksum, too
             self._left = 0
-            file.seek(4, 1)  # the checksum
 
     def take(self, count: int) -> bytes:
         """Inflate so many bytes.
@@ -265,14 +278,11 @@ def _open_png(path: Path, width: int, height: int, mode: str) -> Rows | None:
 
     A band becomes a small PNG file of its own, which begins with the row above it, as filters look at that one.
     """
-    try:
-        with any_size(), Image.open(path) as image:
-            if orientation_of(image) != 1:
-                return None
-            exif, notes = exif_of(image)
-            profile, frames = image.info.get("icc_profile"), getattr(image, "n_frames", 1)
-    except DAMAGED as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    with opened(path, str(path)) as image:
+        if orientation_of(image) != 1:
+            return None
+        exif, notes = exif_of(image)
+        profile, frames = image.info.get("icc_profile"), getattr(image, "n_frames", 1)
     if frames > 1:
         notes = [*notes, f"it has {frames} frames, of which the first is taken"]
     with path.open("rb") as file:
@@ -281,21 +291,18 @@ def _open_png(path: Path, width: int, height: int, mode: str) -> Rows | None:
 
     def bands() -> Iterator[Photograph]:
         above = bytes(line)
-        try:
-            with path.open("rb") as file:
-                lines = _PngLines(file)
-                for top in range(0, height, ROWS_READ):
-                    count = min(ROWS_READ, height - top)
-                    size = chunk(b"IHDR", struct.pack(">II", width, count + 1) + header)
-                    pixels = zlib.compress(b"\0" + above + lines.take(count * (1 + line)), 0)
-                    small = PNG_START + size + b"".join(lines.kept) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-                    with any_size():
-                        band = Image.open(BytesIO(small))
-                        above = _stored(band.crop((0, count, width, count + 1)))
-                        plain, _ = to_plain(band.crop((0, 1, width, count + 1)))
-                    yield from_array(np.asarray(plain), profile, exif)
-        except DAMAGED as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
+        with damage_named(str(path)), path.open("rb") as file:
+            lines = _PngLines(file)
+            for top in range(0, height, ROWS_READ):
+                count = min(ROWS_READ, height - top)
+                size = chunk(b"IHDR", struct.pack(">II", width, count + 1) + header)
+                pixels = zlib.compress(b"\0" + above + lines.take(count * (1 + line)), 0)
+                small = PNG_START + size + b"".join(lines.kept) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+                with any_size:
+                    band = Image.open(BytesIO(small), formats=("PNG",))
+                    above = _stored(band.crop((0, count, width, count + 1)))
+                    plain, _ = to_plain(band.crop((0, 1, width, count + 1)))
+                yield from_array(np.asarray(plain), profile, exif)
 
     return Rows(height, width, bands, notes)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -19,9 +20,11 @@ from PIL import Image
 from srflow_plugin.data.build import checked_images
 from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, is_truncated, read_bgr
 from srflow_plugin.errors import UserError
+from srflow_plugin.images import files
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest
 from tests.helpers import UNIX, noise_image, train, truncate
+from tests.stress.hostile import POSTSCRIPT, lying, png, resized, tiff
 
 GREY = "x is grey; it is used as three equal channels"
 
@@ -79,6 +82,28 @@ def test_images_that_are_not_whole(ending: str, tmp_path: Path) -> None:
             decode_image(broken, "x")
     with pytest.raises(UserError, match="none does not exist; correct the path"):
         read_bgr(tmp_path / "none")
+
+
+SIZES_THAT_LIE: dict[str, tuple[bytes, str]] = {
+    "a text of two GiB": (png(middle=lying(b"tEXt", 0x7FFFFFFF)), "x is truncated; fetch or make it again"),
+    "an end of two GiB": (png(end=lying(b"IEND", 0x7FFFFFFF)), "x is truncated; fetch or make it again"),
+    "PNG": (png(width=20_000, height=20_000, pixels=b""), "x has 20,000 x 20,000 pixels, more than 89,478,485; cut it"),
+    "JPEG": (resized("JPEG", 65_535, 65_535), "x has 65,535 x 65,535 pixels, more than 89,478,485; cut it"),
+    "TIFF": (tiff((256, 4, 1, 2**31 - 1), (257, 4, 1, 2**31 - 1)), "x has 2,147,483,647 x 2,147,483,647 pixels, more"),
+    "BMP": (resized("BMP", 20_000, -20_000), "x has 20,000 x 20,000 pixels, more than 89,478,485; cut it"),
+    "PostScript": (POSTSCRIPT, "x is not a readable image: it is PostScript; export it as PNG"),
+    "memory": (png(width=9_000, height=9_000, pixels=b""), "x needs 0.5 GiB of memory, of which 0.0 are free"),
+}
+
+
+@pytest.mark.parametrize("kind", SIZES_THAT_LIE)
+def test_no_decoder_sees_what_asks_for_too_much(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, message = SIZES_THAT_LIE[kind]
+    monkeypatch.setattr(mmcv, "imfrombytes", pytest.fail)
+    monkeypatch.setattr(files, "available_bytes", lambda: 2**20)
+    with pytest.raises(UserError) as told:
+        decode_image(data, "x")
+    assert str(told.value).startswith(message) and str(told.value).isprintable()
 
 
 @pytest.mark.parametrize("settings", [{"exif": b"Exif\0\0" + b"\xff\xd9" * 9}, {"progressive": True}, {"restart": 1}])

@@ -22,7 +22,7 @@ from srflow_plugin.data.pairs import Pair, file_key, lmdb_key
 from srflow_plugin.data.prepare import write_pairs
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import find_images, read_image, write_image
-from tests.helpers import ROOT, noise_image, read_pairs, run_python
+from tests.helpers import ROOT, UNIX, noise_image, read_pairs, run_python
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -242,3 +242,18 @@ def test_little_address_space_is_enough(tmp_path: Path) -> None:
     done = run_python(LIMITED, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0 and "1 pairs" in done.stdout, done.stderr
     assert (tmp_path / "out_HR.lmdb" / "data.mdb").stat().st_size < 2**20
+
+
+@UNIX
+def test_an_image_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"a\.png does not exist; correct the path"):
+        write_pairs([tmp_path / "a.png"], tmp_path / "hr.lmdb", tmp_path / "lr.lmdb", 4)
+    assert list(tmp_path.glob("*.lmdb")) == []
+
+
+def test_larger_images_are_read_where_asked_for(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", noise_image(40, 40))
+    with pytest.raises(UserError, match=r"40 x 40 pixels, more than 1,599; .* --max-pixels lets"):
+        write_pairs([tmp_path / "a.png"], tmp_path / "HR", tmp_path / "LR", 4, num_workers=1, max_pixels=1599)
+    assert write_pairs([tmp_path / "a.png"], tmp_path / "HR", tmp_path / "LR", 4, num_workers=1, max_pixels=1600) == 1

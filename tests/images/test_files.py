@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import random
+import tracemalloc
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import find_images, read_image, write_image
-from tests.helpers import noise_image, opencv_image
+from srflow_plugin.images import files
+from srflow_plugin.images.files import (
+    FORMATS,
+    any_size,
+    find_images,
+    open_image,
+    picture_size,
+    read_bytes,
+    read_image,
+    readable_suffixes,
+    write_image,
+)
+from srflow_plugin.images.rows import open_rows
+from tests.helpers import UNIX, noise_image, opencv_image
+from tests.stress.hostile import SPECIAL, SUFFIXES, bomb, lying, not_pictures, png, resized, special
 
 
 def test_images_of_a_folder_are_sorted_and_others_left_out(tmp_path: Path) -> None:
@@ -89,3 +107,116 @@ def test_an_image_that_lies_on_its_side_is_read_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(np.asarray(image), -1))
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder, first in PATH, of programs that leave a trace beside it when one of them is started."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name in ("gs", "gswin32c", "gswin64c", "djpeg", "convert"):
+        (folder / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # which it remembers
+    return folder
+
+
+NO_PICTURES = not_pictures()
+SAID = {
+    "eps": "PostScript; export it as PNG",
+    "eps with a preview": "PostScript; export it as PNG",
+    "ps": "PostScript; export it as PNG",
+    "pdf": "a PDF; export its picture as PNG",
+    "wmf": "a metafile of Windows; export it as PNG",
+    "psd": "a Photoshop document; export it as PNG",
+    "jp2": "JPEG 2000; save it as PNG",
+    "heic": "a film, HEIC or AVIF; save it as PNG or JPEG",
+    "office": "a zip archive; unpack it",
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_no_picture_is_refused_by_name_and_starts_no_program(
+    tmp_path: Path, programs: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    for kind, data in NO_PICTURES.items():
+        path.write_bytes(data)
+        for read in (read_image, open_rows, lambda file: picture_size(file, str(file))):
+            with pytest.raises(UserError, match=r"is not an image that can be read|cannot be read") as told:
+                read(path)
+            assert SAID.get(kind, "") in str(told.value) and str(told.value).isprintable(), kind
+    assert programs.is_dir() and not (tmp_path / "started").exists()
+
+
+def test_only_pictures_are_read() -> None:
+    """Each kind of file that Pillow knows is one of ours, or has been thought about."""
+    Image.init()
+    others = {"AVIF", "BLP", "BUFR", "CUR", "DCX", "DDS", "EPS", "FITS", "FLI", "FPX", "FTEX", "GBR", "GRIB", "HDF5"}
+    others |= {"ICNS", "ICO", "IM", "IMT", "IPTC", "JPEG2000", "MCIDAS", "MIC", "MPEG", "MSP", "PCD", "PCX", "PIXAR"}
+    others |= {"PSD", "QOI", "SGI", "SPIDER", "SUN", "WAL", "WMF", "XBM", "XPM", "XVTHUMB"}
+    assert not set(FORMATS) & others and set(Image.OPEN) - set(FORMATS) <= others
+    assert set(SUFFIXES[:8]) <= readable_suffixes() and not {".eps", ".wmf", ".pdf", ".jp2"} & readable_suffixes()
+
+
+@UNIX
+@pytest.mark.parametrize("how", SPECIAL)
+def test_what_is_no_file_or_has_no_end_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    special(Path("a.png"), random.Random(0), how)
+    for read in (read_image, open_rows, lambda file: picture_size(file, str(file))):
+        with pytest.raises(
+            UserError, match=r"^a\.png (is not a file|cannot be read|does not exist|is a |has 8\.0 GiB)"
+        ):
+            read(Path("a.png"))
+    assert read_bytes(tmp_path / "a.png", 9) if "huge" in how else True
+
+
+LIES = {
+    "a text that is longer than the file": (png(middle=lying(b"tEXt", 0x7FFFFFFF)), "cannot be read"),
+    "an end of two GiB, in 16 bits": (png(end=lying(b"IEND", 0x7FFFFFFF), bits=16), "is truncated"),
+    "a profile of 128 MiB": (png(middle=bomb(b"iCCP", b"a\0\0")), "cannot be read"),
+    "a text of 128 MiB": (png(middle=bomb(b"zTXt", b"a\0\0")), "cannot be read"),
+    "16 bytes": (png()[:16], "cannot be read"),
+    "65535 pixels a side": (resized("JPEG", 65_535, 65_535), "has 65,535 x 65,535 pixels, more than"),
+    "a film": (resized("GIF", 65_535, 65_535), "has 65,535 x 65,535 pixels, more than"),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_sizes_in_a_file_are_not_believed(tmp_path: Path, what: str) -> None:
+    data, message = LIES[what]
+    (tmp_path / "a.png").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=message) as told:
+        open_rows(tmp_path / "a.png")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+    assert "\n" not in str(told.value)
+
+
+def test_an_image_of_which_half_is_missing_in_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "available_bytes", lambda: 1000)
+    with pytest.raises(UserError, match=r"x needs 2\.0 GiB of memory, of which 0\.0 are free; choose a smaller one"):
+        files.check_memory(2**31, "x")
+
+
+def test_any_size_holds_in_several_threads_and_ends(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", noise_image(5, 7))
+    data, before = (tmp_path / "a.png").read_bytes(), (Image.MAX_IMAGE_PIXELS, warnings.filters[:])
+
+    def look(_: int) -> int | None:
+        with any_size:
+            open_image(data, "a")
+            return Image.MAX_IMAGE_PIXELS
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(look, range(200))) == {None}
+    assert (Image.MAX_IMAGE_PIXELS, warnings.filters[:]) == before
+
+
+def test_16_bits_in_a_ppm_file_are_not_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P5 2 2 65535\n" + bytes(range(8)))
+    with pytest.raises(UserError, match="has 16 bits a channel; convert it to 8"):
+        read_image(tmp_path / "a.ppm")

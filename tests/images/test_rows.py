@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images import rows
+from srflow_plugin.images import files, rows
 from srflow_plugin.images.photographs import BLED, Photograph, bled, from_array, from_pillow
 from srflow_plugin.images.rows import Rows, open_rows, read_photograph, rows_of
 from srflow_plugin.images.writing import write_photograph
@@ -96,7 +96,7 @@ def test_an_image_that_does_not_fit_is_refused_and_a_png_file_is_not(
     with pytest.raises(UserError, match="has 23 x 37 pixels, more than 850; --max-pixels raises that"):
         open_rows(tmp_path / "a.png", max_pixels=850)
     assert open_rows(tmp_path / "a.png", max_pixels=851).height == 37
-    monkeypatch.setattr(rows, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(files, "available_bytes", lambda: 1000)
     monkeypatch.setattr(rows, "STREAMED_FROM", 0)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert joined(open_rows(tmp_path / "a.png")).shape == (37, 23, 3)

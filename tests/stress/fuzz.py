@@ -2,6 +2,9 @@
 
 Every case either works or ends with code 2 and one line, in a process of its own, and writes nothing outside its
 working folder. Prints what each kind of case came to, and the output of the bad ones; exit code 1 if there are any.
+
+`--kinds hostile --cases 1500`: files and names made to do harm (tests/stress/hostile.py). These must also end within
+10 seconds and 2 GB, start no other program, and print nothing that a terminal would obey.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -32,7 +36,9 @@ from srflow_plugin import SRFlowNet
 from srflow_plugin.cli.main import basicsr_command, srflow_command
 from srflow_plugin.data.checked import read_bgr
 from tests.helpers import TINY, make_data
+from tests.stress.hostile import HOSTILE, is_obeyed, traps
 
+HOSTILE_SECONDS, HOSTILE_GIB = 10, 2
 SECONDS = 60  # for one case; one that still runs then counts as working
 MEMORY = 12 * 2**30
 VALUES: list[Any] = [
@@ -47,7 +53,9 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="run this case alone and show its output")
+    parser.add_argument("--kinds", choices=["broken", "hostile"], default="broken")
     args = parser.parse_args()
+    kinds = CASES if args.kinds == "broken" else HOSTILE
     torch.set_num_threads(1)
     cv2.utils.logging.setLogLevel(0)
     counts: Counter[tuple[str, str]] = Counter()
@@ -56,7 +64,7 @@ def main() -> None:
         make_template(template)
         cases = range(args.cases) if args.only is None else [args.only]
         for number in tqdm(cases, unit="case", disable=args.only is not None):
-            kind, case = list(CASES.items())[number % len(CASES)]
+            kind, case = list(kinds.items())[number % len(kinds)]
             outcome, output = run_case(case, Path(folder) / "case", template, f"{args.seed} {number}")
             counts[kind, outcome] += 1
             if outcome == "BAD" or args.only is not None:
@@ -87,12 +95,14 @@ def run_case(case: Case, folder: Path, template: Path, seed: str) -> tuple[str, 
     """Run a case in a copy of the template and a process of its own; what came of it, and what it printed."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder / "work")
-    log = folder.with_suffix(".log")
+    log, is_hostile, start = folder.with_suffix(".log"), case in HOSTILE.values(), time.monotonic()
     process = os.fork()
     if process == 0:
         code = 1
         try:
             os.chdir(folder / "work")
+            if is_hostile:
+                traps(folder)
             stream = log.open("w")
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
@@ -109,8 +119,11 @@ def run_case(case: Case, folder: Path, template: Path, seed: str) -> tuple[str, 
         finally:
             sys.stdout.flush()
             os._exit(code)
-    _, status = os.waitpid(process, 0)
+    _, status, used = os.wait4(process, 0)
     output = log.read_text(errors="replace")
+    seconds, gib = time.monotonic() - start, used.ru_maxrss / 2**20
+    if is_hostile and (seconds > HOSTILE_SECONDS or gib > HOSTILE_GIB or is_obeyed(output)):
+        return "BAD", f"{output[-3000:]!r}\n{seconds:.1f} s, {gib:.1f} GiB"
     lines = [line for line in output.splitlines() if "error: " in line and line.startswith(("basicsr: ", "srflow: "))]
     outside = [path.name for path in folder.iterdir() if path.name != "work"]
     code = os.waitstatus_to_exitcode(status)
