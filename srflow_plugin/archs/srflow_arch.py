@@ -33,6 +33,11 @@ from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.tiling import Tile
 
 EIGHT_BIT_LEVELS = 256
+LARGEST = {
+    **dict.fromkeys(("num_in_ch", "num_feat", "num_grow_ch", "hidden_channels"), 4096),
+    **{"scale": 64, "num_levels": 8, "num_block": 500, "num_steps": 256},
+    **{"coupling_layers": 64, "coupling_kernel_size": 31},
+}
 EXTENSION_SEED = 0  # of the noise on what an image is extended by
 
 
@@ -115,6 +120,12 @@ class SRFlowNet(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(scale, num_levels, num_block, feature_blocks, num_steps, coupling_layers, coupling_kernel_size)
+        check_bounds(
+            num_in_ch=num_in_ch,
+            num_feat=num_feat,
+            num_grow_ch=num_grow_ch,
+            hidden_channels=hidden_channels,
+        )
         check_scales(scale_floor, log_scale_bound)
         noise = "none" if noise is None else noise  # which is what --force_yml network_g:noise=none gives
         check_noise(noise_sigma, noise_levels, one_sided_noise)
@@ -438,6 +449,13 @@ def make_scale(scale_floor: float, log_scale_bound: float | None) -> Scale:
     return partial(bounded_scale, bound=log_scale_bound)
 
 
+def check_bounds(**numbers: int) -> None:
+    """Refuse numbers of layers and channels that nobody trains, and that would fill any memory."""
+    for name, number in numbers.items():
+        if number > LARGEST[name]:
+            raise ValueError(f"{name} must be at most {LARGEST[name]}, not {number}")
+
+
 def check_sizes(
     scale: int,
     num_levels: int,
@@ -448,6 +466,14 @@ def check_sizes(
     coupling_kernel_size: int,
 ) -> None:
     """Refuse numbers that make no network, with a ValueError that says which would."""
+    check_bounds(
+        scale=scale,
+        num_levels=num_levels,
+        num_block=num_block,
+        num_steps=num_steps,
+        coupling_layers=coupling_layers,
+        coupling_kernel_size=coupling_kernel_size,
+    )
     if scale < 2 or scale & (scale - 1):
         raise ValueError(f"scale must be a power of 2 from 2 on, not {scale}")
     if 2**num_levels < scale:

@@ -12,7 +12,9 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_is_file, check_new_file
 
 DEFAULT_TEMPERATURE = 0.8
-LARGEST = 2**31  # of numbers that have no other limit
+LARGEST = 2**31 - 1  # of numbers that have no other limit
+LONGEST = 40  # characters of a number
+MOST_SAMPLES, MOST_TEMPERATURE, MOST_TILE = 10_000, 100, 2**16  # beyond all use
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -33,7 +35,10 @@ def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
 
 def add_temperature(parser: argparse._ActionsContainer, what: str = "of the samples", **settings: Any) -> None:
     """Add ``--temperature``."""
-    defaults: dict[str, Any] = {"type": in_range(float, low=0), "default": DEFAULT_TEMPERATURE}
+    defaults: dict[str, Any] = {
+        "type": in_range(float, low=0, most=MOST_TEMPERATURE),
+        "default": DEFAULT_TEMPERATURE,
+    }
     parser.add_argument(
         "--temperature",
         help=f"{what}. 0: the smoothest image; up to about 1: sharper, bolder (default: %(default)s)",
@@ -45,7 +50,7 @@ def add_samples(parser: argparse.ArgumentParser, default: int) -> None:
     """Add ``--num-samples`` and ``--seed``."""
     parser.add_argument(
         "--num-samples",
-        type=in_range(int, low=1),
+        type=in_range(int, low=1, most=MOST_SAMPLES),
         default=default,
         help="images for each input (default: %(default)s)",
     )
@@ -110,16 +115,20 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
 
-def in_range(kind: Callable[[str], float], low: float, below: float = math.inf) -> Callable[[str], float]:
-    """Make a type of arguments: numbers from ``low`` to below ``below``."""
+def in_range(
+    kind: Callable[[str], float], low: float, below: float = math.inf, most: float = LARGEST
+) -> Callable[[str], float]:
+    """Make a type of arguments: numbers from ``low`` to below ``below`` or, without that, to ``most``."""
 
     def convert(text: str) -> float:
+        if len(text) > LONGEST:
+            raise argparse.ArgumentTypeError(f"{text[:LONGEST]}... is too long for a number")
         number = kind(text)
         if not low <= number < below:
             limit = f"from {low} to below {below}" if below < math.inf else f"{low} or more"
             raise argparse.ArgumentTypeError(f"{text} must be {limit}{'' if number < math.inf else ', and finite'}")
-        if below == math.inf and number >= LARGEST:
-            raise argparse.ArgumentTypeError(f"{text} is too large")
+        if below == math.inf and number > most:
+            raise argparse.ArgumentTypeError(f"{text} is too large; at most {most:,}")
         return number
 
     convert.__name__ = {int: "whole number", float: "number"}.get(kind, "value")  # type: ignore[call-overload]
@@ -172,7 +181,7 @@ def window(text: str) -> int:
 def _tile(text: str) -> Any:
     if text in ("auto", "none"):
         return None if text == "none" else "auto"
-    return in_range(int, low=1)(text)
+    return in_range(int, low=1, most=MOST_TILE)(text)
 
 
 def _resample(text: str) -> Any:

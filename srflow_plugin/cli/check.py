@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         except UserError as mistake:
             line, has_mistake = str(mistake), True
         else:
-            load_plugins(args.plugin)
+            load_plugins(args.plugin, args.no_plugins)
             line, is_good = _check(file, args)
             has_mistake |= not is_good
         say(f"{file}: {line.removeprefix(f'{file}: ')}")

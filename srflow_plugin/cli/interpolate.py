@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", type=Path, metavar="SECOND", help="HR image of the same size")
     arguments.add_lq(parser, "FIRST")
     parser.add_argument(
-        "--steps", type=arguments.in_range(int, low=2), default=5, help="images, both ends included (default: 5)"
+        "--steps",
+        type=arguments.in_range(int, low=2, most=10_000),
+        default=5,
+        help="images, both ends included (default: 5)",
     )
     arguments.add_output(parser, "folder for the images and a grid of them (made if missing)")
     arguments.add_checkpoint(parser)

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of an image; larger ones are refused, since each pixel takes 22 bytes of memory (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=in_range(int, low=1), help="processes (default: all cores, fewer for few images)"
+        "--workers", type=in_range(int, low=1, most=512), help="processes (default: all cores, fewer for few images)"
     )
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from srflow_plugin.errors import UserError, needs
+from srflow_plugin.errors import UserError, needs, short
 
 HELP = "train a model as an option file says"
 PLUGIN_GROUP = "basicsr.plugins"
@@ -46,7 +46,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
-    """Add ``--force_yml`` and ``--plugin``."""
+    """Add ``--force_yml``, ``--plugin`` and ``--no-plugins``."""
     parser.add_argument(
         "--force_yml",
         nargs="+",
@@ -61,6 +61,11 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="modules to import first, which register classes and have no entry point in basicsr.plugins",
     )
+    parser.add_argument(
+        "--no-plugins",
+        action="store_true",
+        help="import no installed package that has an entry point in basicsr.plugins; those of --plugin all the same",
+    )
 
 
 @contextmanager
@@ -71,7 +76,7 @@ def run_of(args: argparse.Namespace, is_train: bool) -> Iterator[Any]:
     """
     require_extra()
     check_alone(args.opt, args.force_yml, is_train)
-    load_plugins(args.plugin)
+    plugins = load_plugins(args.plugin, args.no_plugins)
     from srflow_plugin.training.distributed import leave
     from srflow_plugin.training.setup import load_run
 
@@ -85,7 +90,7 @@ def run_of(args: argparse.Namespace, is_train: bool) -> Iterator[Any]:
             debug=args.debug,
         )
         with ready.lock:
-            yield ready
+            yield ready._replace(plugins=plugins)
     finally:
         leave()
 
@@ -103,17 +108,31 @@ def check_alone(file: Path, force: Sequence[str], is_train: bool | None = None) 
     load_checked(file, force, is_train)
 
 
-def load_plugins(modules: list[str]) -> None:
-    """Import BasicSR, and everything that registers classes with it and says so by an entry point or is named."""
+def load_plugins(modules: Sequence[str], named_only: bool = False) -> list[str]:
+    """Import BasicSR, and everything that registers classes with it and says so by an entry point or is named.
+
+    Args:
+        modules: those that are named.
+        named_only: import no others.
+
+    Returns:
+        What was imported, each with its version.
+    """
     from importlib.metadata import entry_points
 
     with needs("train", "this command"):
         import_module("srflow_plugin.training.setup")
     if modules:
         sys.path.append(str(Path.cwd()))  # where `python -m` finds them, too
-    plugins = {plugin.value: plugin.name for plugin in entry_points(group=PLUGIN_GROUP)}
-    for module, name in {**plugins, **{module: module for module in modules}}.items():
+    installed = {} if named_only else {plugin.value: plugin for plugin in entry_points(group=PLUGIN_GROUP)}
+    found = []
+    for value in {**installed, **dict.fromkeys(modules)}:
+        plugin = installed.get(value)
+        name = plugin.name if plugin else value
         try:
-            import_module(module.partition(":")[0])
+            module = import_module(value.partition(":")[0])
         except Exception as error:
-            raise UserError(f"plugin {name} ({module}) cannot be imported: {error!r}") from error
+            raise UserError(f"plugin {name} ({value}) cannot be imported: {short(error)}") from error
+        version = plugin.dist.version if plugin and plugin.dist else getattr(module, "__version__", "no version")
+        found.append(f"{name} {version} ({getattr(module, '__file__', None) or value})")
+    return found

@@ -15,6 +15,7 @@ from basicsr.utils import scandir
 from PIL import Image
 
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import check_is_file
 from srflow_plugin.images.files import PNG_START, check_bytes, picture_size, read_bytes
 from srflow_plugin.progress import with_progress
 
@@ -22,8 +23,17 @@ LISTS = ("meta_info_file", "meta_info")  # keys of data sets that name a list of
 SIZE = re.compile(r"\s+\(?\d+\s*,\s*\d+\s*(,\s*\d+\s*)?\)?(\s+\d+)?$")  # what may follow a name in a list
 READERS = 8  # threads, which mostly wait for the disk
 OF_OPENCV = {".jfif", ".exr", ".hdr", ".pic", ".pxm", ".ras", ".sr"}  # image files that Pillow may not know
+LONGEST_LIST = 2**28  # bytes: some millions of names
 MANY = 2000  # files from which on a bar shows how far it is
 Paths = list[dict[str, str]]
+
+
+def at_home(path: str | Path) -> Path:
+    """Put the folder of a user in place of ``~`` and ``~name``."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: this system knows no such user; correct the path") from None
 
 
 @contextmanager
@@ -95,8 +105,13 @@ def names_of_list(file: Path) -> list[str]:
 
 def lines_of_list(file: Path) -> list[str]:
     """Read the lines of a list that are not empty."""
+    file = at_home(file)
     try:
-        text = file.expanduser().read_text(encoding="utf-8-sig")
+        if file.exists():
+            check_is_file(file)
+            if file.stat().st_size > LONGEST_LIST:
+                raise UserError(f"{file} is no list of images: it has more than {LONGEST_LIST:,} bytes")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"{file} cannot be read: {reason}; correct the path, or leave it out") from None

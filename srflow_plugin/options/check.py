@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, short
 from srflow_plugin.options.files import load_options
 from srflow_plugin.options.schema import (
     DATASETS,
@@ -26,11 +28,14 @@ from srflow_plugin.options.schema import (
     TopLevel,
     Train,
     Val,
+    Wandb,
 )
 from srflow_plugin.options.settle import settle
 from srflow_plugin.options.types import close_match, conforms, describe, join, nearest
 
 EIGHT_BIT_LEVELS = 256
+LONGEST_NAME = 120  # bytes; with a time and an ending it must be the name of a file, of 255 at most
+TEMPLATE = re.compile(r"[^{}]*\{0?\}[^{}]*")
 ARCHS = Path(__file__).parents[1] / "archs"
 
 
@@ -73,6 +78,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         is_read = is_train or name in ("path", "val")
         if is_read and opt.get(name) is not None:
             check_section(name, opt[name], kind, is_train)
+    _check_wandb(opt)
     if is_train and "train" not in opt["datasets"]:
         raise UserError("datasets.train is missing: training needs a data set of that name")
     for phase, dataset in opt["datasets"].items():
@@ -171,8 +177,8 @@ def check_types(where: str, section: Section, hints: Mapping[str, Any]) -> None:
         if conforms(value, hint):
             continue
         if get_origin(hint) is Literal and all(isinstance(known, str) for known in get_args(hint)) and key == "type":
-            raise UserError(f"{join(where, key)}: {value!r} is not known{nearest(value, get_args(hint))}")
-        raise UserError(f"{join(where, key)}: {value!r} is not {describe(hint)}")
+            raise UserError(f"{join(where, key)}: {short(value)} is not known{nearest(value, get_args(hint))}")
+        raise UserError(f"{join(where, key)}: {short(value)} is not {describe(hint)}")
 
 
 def check_ranges(where: str, section: Section, kind: type) -> None:
@@ -184,23 +190,42 @@ def check_ranges(where: str, section: Section, kind: type) -> None:
                 continue
             if limits["low"] <= number <= limits["high"] and number < limits["below"]:
                 continue
-            raise UserError(f"{join(where, field.name)}: {value} must be {_range(limits)}")
+            raise UserError(f"{join(where, field.name)}: {short(value)} must be {_range(limits, number)}")
 
 
-def _range(limits: Mapping[str, float]) -> str:
+def _range(limits: Mapping[str, float], number: float) -> str:
+    """Say the limit that a number does not keep."""
     if limits["below"] < math.inf:
         return f"from {limits['low']} to below {limits['below']}"
-    return f"{limits['low']} or more" + (f", at most {limits['high']}" if limits["high"] < math.inf else "")
+    return f"at most {limits['high']}" if number > limits["high"] else f"{limits['low']} or more"
+
+
+def _check_wandb(opt: Section) -> None:
+    """Refuse keys of ``logger.wandb`` that nothing reads: all of it goes into the log and onto the board."""
+    names = [field.name for field in dataclasses.fields(Wandb)]
+    logger = opt.get("logger")
+    section = logger.get("wandb") if isinstance(logger, dict) else None
+    if section is not None:
+        check_section("logger.wandb", section, Wandb, is_train=False)
+        for key in section.keys() - names:
+            raise UserError(f"logger.wandb.{key} is no option{nearest(key, names)}")
 
 
 def _check_names(opt: Section) -> None:
-    """Keep names that become parts of file names in the experiment's folder."""
+    """Keep names that become parts of file names in the experiment's folder, or of curves."""
+    for name in (opt.get("val") or {}).get("metrics") or {}:
+        if len(name) > LONGEST_NAME:
+            raise UserError(f"val.metrics.{name:.40}... has more than {LONGEST_NAME} letters; shorten its name")
     names = {"name": opt["name"], "val.suffix": (opt.get("val") or {}).get("suffix")}
     for phase, dataset in opt["datasets"].items():
         names[f"datasets.{phase}.name"] = dataset.get("name") if isinstance(dataset, dict) else None
     for where, name in names.items():
-        if name is not None and (str(name).strip(". ") == "" or set(str(name)) & set("/\\\0")):
-            raise UserError(f"{where}: {name!r} must be a plain name, without / and not of dots alone")
+        if name is None:
+            continue
+        if str(name).strip(". ") == "" or set(str(name)) & set("/\\") or not str(name).isprintable():
+            raise UserError(f"{where}: {short(name)} must be a plain name, without / and not of dots alone")
+        if len(os.fsencode(str(name))) > LONGEST_NAME:
+            raise UserError(f"{where}: {short(name)} has more than {LONGEST_NAME} letters; shorten it")
 
 
 def _check_distinct(datasets: Section) -> None:
@@ -210,7 +235,7 @@ def _check_distinct(datasets: Section) -> None:
         other = None if phase == "train" else seen.setdefault(str(dataset["name"]), phase)
         if other not in (None, phase):
             raise UserError(
-                f"datasets.{phase}.name: {dataset['name']!r} is datasets.{other}'s; give each a name of its own"
+                f"datasets.{phase}.name: {short(dataset['name'])} is datasets.{other}'s; give each a name of its own"
             )
 
 
@@ -225,6 +250,9 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
         check_section(f"{where}.io_backend", dataset["io_backend"], IoBackend, is_train)
         for key in dataset["io_backend"].keys() - {field.name for field in dataclasses.fields(IoBackend)}:
             raise UserError(f"{where}.io_backend.{key} is no option{nearest(key, _hints(IoBackend))}")
+    template = dataset.get("filename_tmpl")
+    if isinstance(template, str) and not (TEMPLATE.fullmatch(template) and template.isprintable()):
+        raise UserError(f"{where}.filename_tmpl: {short(template)} must hold {{}} once, for the HR image's name")
     kind = DATASETS.get(str(dataset["type"]))  # which may be anything in a wrong file
     if kind is not None:
         check_section(where, dataset, kind, is_train and phase == "train")

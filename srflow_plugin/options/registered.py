@@ -21,7 +21,7 @@ from basicsr.utils.registry import (
 )
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, short
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.check import check_types, require
@@ -75,7 +75,7 @@ def _check_metric(where: str, metric: Any, model_type: str) -> None:
     registered_section(where, metric, METRIC_REGISTRY, given=(*HANDED_TO_METRICS, *own))
     hint = typing.get_type_hints(Metric)["over"]
     if not conforms(metric.get("over", "mean"), hint):
-        raise UserError(f"{where}.over: {metric['over']!r} is not {describe(hint)}")
+        raise UserError(f"{where}.over: {short(metric['over'])} is not {describe(hint)}")
     # Metrics say nothing about the types of their options: better now than after the first hours of training.
     try:
         try_metric(metric, model_type, *TRIED_SIZE)
@@ -179,7 +179,7 @@ def known(where: str, name: Any, names: Iterable[str]) -> str:
     """Refuse a name that is not among those that are known."""
     names = list(names)
     if name not in names:
-        raise UserError(f"{where}: {name!r} is not known{nearest(name, names)}")
+        raise UserError(f"{where}: {short(name)} is not known{nearest(name, names)}")
     return str(name)
 
 

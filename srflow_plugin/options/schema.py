@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 Section = dict[str, Any]
 Kind = TypeVar("Kind")
+MOST_IMAGES, MOST_PIXELS = 2**16, 2**16  # of a batch, of a side: beyond all use, and within all memory
 
 
 def option(
@@ -55,8 +56,8 @@ class TopLevel:
     name: str = option("name of the experiment and of its folder")
     model_type: str = option("class that trains: `SRFlowModel`, or any other that is registered")
     scale: int | None = option("upscaling factor of the data", None)
-    num_gpu: int | Literal["auto"] = option("number of GPUs, `auto`: those that are there", low=0)
-    manual_seed: int | None = option("seed of all that is random; none: drawn, and logged", None, low=0)
+    num_gpu: int | Literal["auto"] = option("number of GPUs, `auto`: those that are there", low=0, high=4096)
+    manual_seed: int | None = option("seed of all that is random; none: drawn, and logged", None, low=0, high=2**31)
     find_unused_parameters: bool = option("as in DistributedDataParallel", False)
     dist_params: dict[str, Any] | None = option("`backend` and `port` of the processes' connection", None)
     datasets: dict[str, Any] = option("`train`, `val`, `val_<something>`; in a test any names")
@@ -141,7 +142,7 @@ class SRFlowTrain(SRTrain):
     freeze_encoder_iters: int = option("number of iterations during which the encoder is frozen", 0, low=0)
     grad_clip: float = option("largest gradient norm", math.inf, low=0)
     accumulation_steps: int = option(
-        "work on each batch in that many parts, for less memory; the step is the same", 1, low=1
+        "work on each batch in that many parts, for less memory; the step is the same", 1, low=1, high=MOST_IMAGES
     )
     max_skipped_steps: int = option(
         "a step whose loss or gradient is not finite is skipped; after so many in a row training stops", 10, low=1
@@ -164,15 +165,18 @@ class SRFlowVal(Val):
     """`val` (model_type: SRFlowModel)."""
 
     temperature: float | list[float] = option(
-        "one number or a list; with a list metrics and files end in `_tau0`, `_tau0.9`, ...", 0.9, low=0
+        "one number or a list; with a list metrics and files end in `_tau0`, `_tau0.9`, ...", 0.9, low=0, high=100
     )
-    num_samples: int = option("per image and temperature above 0; metrics are averaged over samples", 1, low=1)
-    seed: int = option("of the samples of the first image; each image has the next", 0)
+    num_samples: int = option(
+        "per image and temperature above 0; metrics are averaged over samples", 1, low=1, high=10_000
+    )
+    seed: int = option("of the samples of the first image; each image has the next", 0, low=-(2**62), high=2**62)
     tile: int | Literal["auto"] | None = option(
         "sample in tiles of that many LR pixels a side, or `auto`, as memory allows; for large images. The code length "
         "is that of the whole image all the same",
         None,
         low=1,
+        high=MOST_PIXELS,
     )
     resample: float | None = option(
         "where a sample explodes, draw that place again at the temperature times this, e.g. 0.8 "
@@ -219,7 +223,17 @@ class Logger:
         "best value on the first data set is `models/net_g_best.pth`",
         None,
     )
-    wandb: dict[str, Any] | None = option("as in BasicSR", None)
+    wandb: dict[str, Any] | None = option(
+        "`project`, and `resume_id` of a run to go on in. The key stands in WANDB_API_KEY", None
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class Wandb:
+    """`logger.wandb`."""
+
+    project: str | None = option("name of the project; none: no Weights & Biases", None)
+    resume_id: str | None = option("run to go on in; none: the resumed training's, or a new one", None)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -228,9 +242,9 @@ class ImageData:
 
     name: str = option("name of the data set")
     type: str = option("a registered data set")
-    num_worker_per_gpu: int = option("processes that read", 0, low=0, in_training=True)
-    batch_size_per_gpu: int = option("images in a batch", 1, low=1, in_training=True)
-    dataset_enlarge_ratio: int = option("count the data set that many times as an epoch", 1, low=1)
+    num_worker_per_gpu: int = option("processes that read", 0, low=0, high=512, in_training=True)
+    batch_size_per_gpu: int = option("images in a batch", 1, low=1, high=MOST_IMAGES, in_training=True)
+    dataset_enlarge_ratio: int = option("count the data set that many times as an epoch", 1, low=1, high=10**6)
     skip_bad_images: bool = option(
         "take the next image in place of one that cannot be used, and name it in the log. Otherwise training stops "
         "there",
@@ -255,6 +269,7 @@ class PairedImages(ImageData):
         "side of the HR patches; for SRFlowModel a multiple of 2^`num_levels` and of the scale",
         0,
         low=1,
+        high=MOST_PIXELS,
         in_training=True,
     )
     use_hflip: bool = option("flip patches at random", False, in_training=True)

@@ -16,7 +16,7 @@ from typing import Any
 from basicsr.utils import get_root_logger, get_time_str
 from basicsr.utils.logger import init_tb_logger
 
-from srflow_plugin.errors import UserError, needs
+from srflow_plugin.errors import UserError, needs, printable
 from srflow_plugin.options.schema import Section
 
 LINE = "%(asctime)s %(levelname)s: %(message)s"  # as BasicSR writes them
@@ -35,7 +35,22 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.is_told:
             self.is_told = True
-            sys.stderr.write(f"{self.baseFilename} could not be written: {error.strerror}. Training goes on.\n")
+            sys.stderr.write(f"{printable(self.baseFilename)} could not be written: {error.strerror}. Training goes on.\n")
+
+
+class Lines(logging.Formatter):
+    """BasicSR's lines, of which nothing is obeyed by a terminal, and none looks like another one's beginning.
+
+    Names of files, options and tensors come from others. What follows the first line of a message begins with a blank.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LINE)
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *others = printable(super().format(record), keep="\n\t").split("\n")
+        indented = (line if not line or line[0] in " \t" else f"  {line}" for line in others)
+        return "\n".join([first, *indented])
 
 
 class RunLog:
@@ -44,6 +59,8 @@ class RunLog:
     def __init__(self, opt: Section) -> None:
         self.logger: logging.Logger = get_root_logger()
         self.handler: logging.Handler | None = None
+        for handler in self.logger.handlers:
+            handler.setFormatter(Lines())
         if opt["rank"] == 0:
             self.logger.setLevel(logging.INFO)
             self._use(MemoryHandler(MANY_LINES, flushLevel=logging.CRITICAL + 1))
@@ -52,7 +69,7 @@ class RunLog:
         """Write to a file, first the lines so far. On other ranks than the first there is none."""
         if isinstance(self.handler, MemoryHandler):
             early, target = self.handler, LogFile(file, "w", encoding="utf-8")
-            target.setFormatter(logging.Formatter(LINE))
+            target.setFormatter(Lines())
             early.setTarget(target)
             early.flush()
             self._use(target)

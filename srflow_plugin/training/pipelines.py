@@ -50,6 +50,7 @@ from srflow_plugin.training.state import Checkpoints, Progress, build_model
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest, StopRequested
 
 IMWRITE_FAILED = "Failed in writing images"  # BasicSR's words
+FOLDERS = ("experiments_root", "results_root", "models", "training_states", "log", "visualization")  # of a run
 NOTES_IN_LOG = 20  # of images that were skipped or converted; all are counted
 
 
@@ -391,7 +392,7 @@ def _make_folders(opt: Section, opt_file: Path | None, is_new: bool) -> None:
     """Make the experiment's folders, by rank 0; an older experiment of that name is renamed unless it goes on."""
     try:
         if opt["rank"] == 0 and is_new:
-            make_exp_dirs(opt)
+            make_exp_dirs({**opt, "path": {key: path for key, path in opt["path"].items() if key in FOLDERS}})
             if opt["is_train"] and opt["logger"].get("use_tb_logger") and "debug" not in opt["name"]:
                 mkdir_and_rename(str(Path(opt["root_path"]) / "tb_logger" / opt["name"]))
         elif opt["rank"] == 0:
@@ -408,6 +409,7 @@ def _start_log(run: Run) -> RunLog:
     log = RunLog(run.opt)
     log.logger.info(get_env_info())
     log.logger.info(dict2str(run.opt))
+    log.logger.info(f"Plugins: {', '.join(run.plugins) or 'none'}.")
     for note in run.notes:
         log.logger.warning(note)
     return log

@@ -14,6 +14,7 @@ from basicsr.utils.dist_util import get_dist_info
 
 from srflow_plugin.checkpoints.shipped import SHIPPED
 from srflow_plugin.data.embedded import prepare_embedded
+from srflow_plugin.data.pairing import at_home
 from srflow_plugin.errors import UserError
 from srflow_plugin.locks import held
 from srflow_plugin.metrics.published import read_without_code
@@ -38,12 +39,14 @@ class Run(NamedTuple):
         opt_file: where they come from.
         notes: on what is accepted and changes nothing, or is done otherwise on this machine.
         lock: keeps other runs of its name away until it is closed, or its process ends.
+        plugins: what was imported to register classes, each with its version.
     """
 
     opt: Section
     opt_file: Path
     notes: list[str]
     lock: ExitStack
+    plugins: Sequence[str] = ()
 
 
 @read_without_code()
@@ -165,7 +168,7 @@ def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
         opt["num_gpu"] = torch.cuda.device_count()
     for key, path in opt["path"].items():
         if isinstance(path, str) and ("resume_state" in key or "pretrain_network" in key):
-            opt["path"][key] = str(SHIPPED_BY_NAME.get(path, Path(path).expanduser()))
+            opt["path"][key] = str(SHIPPED_BY_NAME.get(path, at_home(path)))
     _complete_paths(opt, root)
     if opt["is_train"] and "debug" in opt["name"]:
         opt["logger"].update(print_freq=1, save_checkpoint_freq=DEBUG_FREQUENCY)
@@ -177,7 +180,7 @@ def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
             dataset["scale"] = opt["scale"]
         for key in ("dataroot_gt", "dataroot_lq"):
             if dataset.get(key) is not None:
-                dataset[key] = str(Path(dataset[key]).expanduser())
+                dataset[key] = str(at_home(dataset[key]))
 
 
 def _check_processes(opt: Section, opt_file: str | Path) -> None:
@@ -200,14 +203,14 @@ def _prepare_data(opt: Section) -> None:
 
 def _complete_paths(opt: Section, root: Path) -> None:
     if opt["is_train"]:
-        experiment = Path(opt["path"].get("experiments_root") or root / "experiments").expanduser() / opt["name"]
+        experiment = at_home(opt["path"].get("experiments_root") or root / "experiments") / opt["name"]
         opt["path"]["experiments_root"] = str(experiment)
         opt["path"]["models"] = str(experiment / "models")
         opt["path"]["training_states"] = str(experiment / "training_states")
         opt["path"]["log"] = str(experiment)
         opt["path"]["visualization"] = str(experiment / "visualization")
     else:
-        results = Path(opt["path"].get("results_root") or root / "results").expanduser() / opt["name"]
+        results = at_home(opt["path"].get("results_root") or root / "results") / opt["name"]
         opt["path"]["results_root"] = str(results)
         opt["path"]["log"] = str(results)
         opt["path"]["visualization"] = str(results / "visualization")

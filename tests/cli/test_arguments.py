@@ -11,6 +11,7 @@ import pytest
 from srflow_plugin.cli.arguments import check_folder, check_inputs, in_range
 from srflow_plugin.cli.main import TOOLS
 from srflow_plugin.errors import UserError
+from tests.helpers import refusal
 
 # Options whose default differs on purpose.
 ON_PURPOSE = {
@@ -63,6 +64,8 @@ def test_the_network_and_the_device_are_chosen_by_the_same_options(command: str)
         ("1e999", 0, None, "1e999 must be 0 or more, and finite"),
         ("nan", 0, 1, "nan must be from 0 to below 1"),
         ("1e30", 0, None, "1e30 is too large"),
+        ("2147483648", 0, None, "2147483648 is too large; at most 2,147,483,647"),
+        ("1" * 5000, 0, None, "is too long for a number"),
     ],
 )
 def test_numbers_that_are_none_are_refused(text: str, low: float, below: float | None, message: str) -> None:
@@ -87,3 +90,30 @@ def test_inputs_and_folders_are_checked_before_any_work(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             check_folder(path, ["file"], overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--num-samples 1e8", "argument --num-samples: invalid whole number value: '1e8'"),
+        ("--num-samples 100000000", "argument --num-samples: 100000000 is too large; at most 10,000"),
+        (f"--num-samples {'9' * 5000}", "is too long for a number"),
+        (f"--seed {2**70}", "must be from -9223372036854775808 to below 9223372036854775808"),
+        ("--temperature 1e30", "argument --temperature: 1e30 is too large; at most 100"),
+        ("--temperature nan", "argument --temperature: nan must be 0 or more"),
+        ("--tile 1000000", "argument --tile: 1000000 is too large; at most 65,536"),
+        ("--max-pixels 99999999999", "is too large; at most 2,147,483,647"),
+        ("--scale 99999999999999", "is too large"),
+        ("--quality 1e2", "invalid whole number value"),
+    ],
+)
+def test_numbers_beyond_all_use_get_a_line(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refusal(capsys, "upscale", str(tmp_path), "-o", str(tmp_path / "out"), *arguments.split())
+    assert message in line and len(line) < 300

@@ -27,7 +27,6 @@ SECTIONS: dict[str, type] = {
 }
 WITHOUT_A_RANGE = {
     "train.warmup_iter",
-    "val.seed",
     "datasets.train.num_prefetch_queue",
     "datasets.train.mean",
     "datasets.train.std",
