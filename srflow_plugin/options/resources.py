@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import lmdb
@@ -18,6 +20,18 @@ from srflow_plugin.options.registered import build_network, try_metric
 from srflow_plugin.options.schema import Section
 
 Sizes = dict[str, tuple[int, int]]
+# Goes through an LMDB, by itself: liblmdb believes its file, and a damaged one can end the process that reads it.
+WALK = """
+import sys, lmdb
+with lmdb.open(sys.argv[1], readonly=True, lock=False) as database, database.begin(buffers=True) as transaction:
+    stat, entries, pages = database.stat(), 0, 0
+    for key, value in transaction.cursor():
+        entries += 1
+        pages += -(-len(value) // stat["psize"]) if len(value) > stat["psize"] else 0
+        assert entries <= stat["entries"] and pages <= stat["overflow_pages"]
+    assert entries == stat["entries"]
+"""
+WALK_SECONDS = 600
 TRIED_SIDES = range(16, 513, 16)  # of images, to say how large they must be
 
 
@@ -151,7 +165,7 @@ def _lmdb_sizes(where: str, folder: Path) -> Sizes:
     again = "make it again with `srflow prepare`"
     sizes = {}
     for number, line in enumerate((folder / "meta_info.txt").read_bytes().splitlines(), start=1):
-        match = re.fullmatch(rb"([^.]+)\.\S+ \((\d+),(\d+),\d+\)( \d+)?", line)
+        match = re.fullmatch(rb"([^.]+)\.\S+ \((\d{1,9}),(\d{1,9}),\d+\)( \d+)?", line)
         if not match:
             raise UserError(f"{where}: {folder}/meta_info.txt: line {number} is {line!r:.60}; {again}")
         sizes[match[1].decode("ascii", "replace")] = int(match[2]), int(match[3])
@@ -167,9 +181,23 @@ def _lmdb_sizes(where: str, folder: Path) -> Sizes:
             # Reading beyond the end of the file would end this process with a bus error.
             if size < stat["psize"] * (info["last_pgno"] + 1):
                 raise lmdb.Error("truncated")
+        _walk(folder)
     except (OSError, lmdb.Error) as error:
         raise UserError(f"{where}: {folder}/data.mdb cannot be read: {error}; {again}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{where}: {folder}/data.mdb takes too long to read: damaged, or on a slow disk") from None
     if stat["entries"] < len(sizes):
         held = f"meta_info.txt lists {len(sizes)} images, the LMDB has {stat['entries']}"
         raise UserError(f"{where}: {folder}: {held}; {again}")
     return sizes
+
+
+def _walk(folder: Path) -> None:
+    """Go through an LMDB in a process of its own.
+
+    Raises:
+        lmdb.Error: that process failed, or ended.
+    """
+    command = [sys.executable, "-c", WALK, str(folder)]
+    if subprocess.run(command, capture_output=True, timeout=WALK_SECONDS, check=False).returncode:
+        raise lmdb.Error("damaged")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import random
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,7 +19,7 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.metrics import published
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
-from tests.helpers import litter, truncate, untrained_network
+from tests.helpers import UNIX, litter, run_python, truncate, untrained_network
 
 
 def load(*changes: str) -> Section:
@@ -121,3 +124,32 @@ def test_an_empty_folder_is_named(workplace: Path) -> None:
     folder = ["datasets.val.io_backend.type=disk", "datasets.val.dataroot_gt=images/val"]
     with pytest.raises(UserError, match=r"datasets\.val\.dataroot_gt: images/val has no images"):
         load(*folder, "datasets.val.dataroot_lq=images/val")
+
+
+READ_ALL = """
+import lmdb
+with lmdb.open("data/train_HR.lmdb", readonly=True, lock=False) as database, database.begin() as transaction:
+    print([value[-1:] for _, value in transaction.cursor()])
+"""
+
+
+@UNIX
+def test_an_lmdb_that_would_end_the_process_gets_a_line(workplace: Path) -> None:
+    file = workplace / "data" / "train_HR.lmdb" / "data.mdb"
+    whole, rng, killed, refused = file.read_bytes(), random.Random(0), 0, 0
+    size = mmap.PAGESIZE
+    headers = [struct.unpack_from("<QHH", whole, start) for start in range(0, len(whole), size)]
+    nodes = [page for page, (number, _, kind) in enumerate(headers) if number == page and kind in (1, 2)]
+    for _ in range(12):
+        data = bytearray(whole)
+        for page in nodes:
+            for place in rng.sample(range(12, 24), 3):
+                data[page * size + place] = rng.randrange(256)
+        file.write_bytes(data)
+        killed += run_python(READ_ALL, cwd=workplace).returncode < 0
+        try:
+            load()
+        except UserError as told:
+            refused += 1
+            assert "train_HR.lmdb/data.mdb cannot be read: " in str(told) and "\n" not in str(told)
+    assert nodes and killed and refused >= killed
