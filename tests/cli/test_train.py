@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from srflow_plugin import __version__
 from srflow_plugin.cli.main import all_commands, basicsr_command
 from srflow_plugin.training.distributed import LAUNCHERS_VARIABLES
 from tests.helpers import BIN, run, run_python, saved_networks, train
@@ -89,7 +91,11 @@ def test_a_plugin_registers_through_its_entry_point(workplace: Path) -> None:
     command = [sys.executable, "-m", "srflow_plugin", "train", "-opt", "tiny.yml"]
     output = run(*command, "--force_yml", *WITH_THEIRS)
     assert "Loss [TheirLoss] is created" in output
+    assert re.search(r"INFO: Plugins: .*theirs 1\.0 \(.*their_plugin\.py\)", output)
+    log = next((workplace / "experiments" / "tiny").glob("*.log")).read_text()
+    assert f"theirs 1.0 ({workplace / 'their_plugin.py'})" in log and f"srflow_plugin {__version__} (" in log
 
+    assert "TheirLoss' is not known" in run(*command, "--no-plugins", "--force_yml", *WITH_THEIRS, code=2)
     (workplace / "their_plugin.py").write_text("import no_such_module")
     output = run(*command, code=2)
     assert "plugin theirs (their_plugin) cannot be imported" in output and "Traceback" not in output
@@ -100,7 +106,9 @@ def test_a_plugin_is_a_module_in_the_working_folder(workplace: Path) -> None:
     (workplace / "their_plugin.py").write_text(THEIR_LOSS)
     for command in ([BIN / "basicsr"], [sys.executable, "-m", "srflow_plugin"]):
         train_theirs = [*command, "train", "-opt", "tiny.yml", "--force_yml", *WITH_THEIRS]
-        assert "Loss [TheirLoss] is created" in run(*train_theirs, "--plugin", "their_plugin")
+        output = run(*train_theirs, "--no-plugins", "--plugin", "their_plugin")
+        assert "Loss [TheirLoss] is created" in output
+        assert re.search(r"Plugins: their_plugin no version \(.*their_plugin\.py\)\.", output)
         output = run(*train_theirs, code=2)
         assert "train.nll_opt.type: 'TheirLoss' is not known" in output
         (workplace / "experiments").rename(workplace / f"experiments_{len(command)}")

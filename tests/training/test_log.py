@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from io import StringIO
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from srflow_plugin.cli.main import basicsr_command
 from srflow_plugin.errors import UserError
-from srflow_plugin.training.log import RunLog, check_boards
+from srflow_plugin.training.log import Lines, RunLog, check_boards
 from srflow_plugin.training.resume import read_state
 from tests.helpers import WITHOUT_VALIDATION, train
 
@@ -31,6 +32,38 @@ def test_early_lines_reach_the_file_and_later_ones_follow(tmp_path: Path, fresh_
     log.logger.info("after the end")
     assert [line.rpartition(": ")[2] for line in (tmp_path / "a.log").read_text().splitlines()] == ["early", "late"]
     assert not [handler for handler in log.logger.handlers if isinstance(handler, logging.FileHandler)]
+
+
+FORGED = [
+    "a\n2026-01-01 00:00:00,000 INFO: forged",
+    "a\r2026-01-01 00:00:00,000 INFO: forged",
+    "a\u20282026-01-01 00:00:00,000 INFO: forged",
+    "a\x852026-01-01 00:00:00,000 INFO: forged",
+    "a\x1b[2K\x1b[1A forged",
+    "a\u202egnp.b",
+    "a\n\tb\n\n  c",
+]
+
+
+@pytest.mark.parametrize("text", FORGED, ids=range(len(FORGED)))
+def test_a_line_begins_with_a_time_and_others_with_a_blank(text: str, tmp_path: Path, fresh_log: None) -> None:
+    log, screen = RunLog(OPT), StringIO()
+    for handler in log.logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(screen)
+    log.logger.warning(text)
+    log.open(tmp_path / "a.log")
+    log.logger.warning(text)
+    log.close()
+    for told in ((tmp_path / "a.log").read_text(), screen.getvalue()):
+        lines = told.splitlines()
+        assert sum(line[:1].isdigit() for line in lines) == 2 and told.replace("\n", "").replace("\t", "").isprintable()
+        assert all(not line or line[0].isdigit() or line[0].isspace() for line in lines)
+
+
+def test_a_formatter_changes_no_usual_line() -> None:
+    record = logging.LogRecord("basicsr", logging.INFO, "", 0, "Training statistics:\n\tNumber: %d", (3,), None)
+    assert Lines().format(record).partition("INFO: ")[2] == "Training statistics:\n\tNumber: 3"
 
 
 def test_only_the_first_rank_has_a_file(tmp_path: Path, fresh_log: None) -> None:

@@ -264,3 +264,16 @@ def test_a_model_of_basicsr_trains_on_where_its_pictures_cannot_be_written(
     with pytest.raises(SystemExit) as stop:
         basicsr_command(["test", "-opt", "test.yml"])
     assert stop.value.code == 1 and "stopped: Pictures of held_out could" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_no_other_key_of_path_makes_a_folder(tmp_path: Path, is_train: bool) -> None:
+    names = ("models", "training_states", "log", "visualization", "experiments_root" if is_train else "results_root")
+    paths = {name: str(tmp_path / "run" / name) for name in names}
+    others = {"evil_key": str(tmp_path / "evil"), "strict_load_d": True, "theirs": 5, "pretrain_network_d": "d.pth"}
+    logger = {"use_tb_logger": False}
+    opt = {"name": "a", "rank": 0, "is_train": is_train, "path": {**others, **paths}, "logger": logger}
+    pipelines._make_folders(opt, None, is_new=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(names)
+    assert opt["path"] == {**others, **paths}
