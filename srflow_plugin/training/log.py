@@ -35,7 +35,9 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self.is_told:
             self.is_told = True
-            sys.stderr.write(f"{printable(self.baseFilename)} could not be written: {error.strerror}. Training goes on.\n")
+            sys.stderr.write(
+                f"{printable(self.baseFilename)} could not be written: {error.strerror}. Training goes on.\n"
+            )
 
 
 class Lines(logging.Formatter):
