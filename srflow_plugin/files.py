@@ -123,6 +123,20 @@ def save_atomically(state: dict[str, Any], path: Path, replacing: bool = True) -
         unfinished.write_bytes(buffer.getbuffer())
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file that this package makes under a name that everybody knows, as ``opener`` of :func:`open`.
+
+    Raises:
+        UserError: somebody has put a symbolic link in its place, to have another file written.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link; delete it") from None
+
+
 def rename_folder(folder: Path, name: Path) -> None:
     """Give a finished folder its name; the names of its files, which are on the disk, outlive a power cut with it."""
     sync(folder)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import folder_made
+from srflow_plugin.files import folder_made, no_link
 
 FIRST_BYTE = 2**30  # beyond the text that says who holds it, which Windows would not let others read
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
@@ -104,7 +104,7 @@ class LockFile:
 
     def _open(self) -> None:
         try:
-            self._file = self.path.open("a+b")
+            self._file = open(self.path, "a+b", opener=no_link)  # noqa: SIM115 - closed by close()
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}; choose a folder that can be written") from None
 

@@ -53,6 +53,15 @@ def test_a_lock_ends_with_a_killed_process(holder: subprocess.Popen[str], tmp_pa
         assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
 
 
+@UNIX
+def test_a_link_in_place_of_a_lock_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="lock is a link; delete it"), held(tmp_path / "lock", "it"):
+        raise AssertionError
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 BESIDE = HOLDER.replace("import held", "import beside_others").replace(
     'held(Path(sys.argv[1]), "it")', "beside_others(Path(sys.argv[1]))"
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import os
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from srflow_plugin._version import __version__
 from srflow_plugin.errors import UserError
+from srflow_plugin.files import no_link, sync
 from srflow_plugin.progress import tell
 
 ATTEMPTS = 5  # without a byte in between
@@ -72,6 +72,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
         part.unlink()
         raise
     part.replace(path)
+    sync(path.parent)
 
 
 def verify(path: Path, size: int | None, checksum: str | None) -> None:
@@ -141,7 +142,7 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
         most = size if size is not None else MOST_BYTES
         check_free(part.parent, (total or done) - done, f"{part.stem} needs", "choose another disk with --downloads")
         bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem)
-        with bar, open(part, "ab" if done else "wb", opener=_no_link) as file:
+        with bar, open(part, "ab" if done else "wb", opener=no_link) as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -151,16 +152,6 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
             os.fsync(file.fileno())
         if total is not None and _size(part) < min(total, most):
             raise ConnectionError(f"the connection broke after {_size(part)} of {total} bytes")
-
-
-def _no_link(path: str, flags: int) -> int:
-    """Open a file that is begun here, and none that somebody has put a link to in its place."""
-    try:
-        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise UserError(f"{path} is a link; delete it") from None
 
 
 def _size(path: Path) -> int:
