@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from srflow_plugin.cli.main import basicsr_command, srflow_command
@@ -214,6 +217,220 @@ def read_by_any(folder: Path, path: Path, rng: random.Random) -> int:
     return basicsr_command(["train", "-opt", "tiny.yml", "--force_yml", *entries])
 
 
+UGLY = [
+    "\n",
+    "\r",
+    "\x1b[2J\x1b[31m",
+    "\x9b",
+    "\x07",
+    "\u202e",
+    "\u2066",
+    "\u2028",
+    "\x85",
+    "\x7f",
+    "\u200b",
+    "|",
+    "\\",
+    "a" * 300,
+]
+UGLY += [
+    "\nsrflow: error: forged",
+    "\n2026-01-01 00:00:00,000 INFO: forged",
+    "'",
+    '"',
+    " ",
+    ".",
+    "%s%n",
+    "$(touch ../executed)",
+]
+NAMES = [
+    "name",
+    "val.suffix",
+    "datasets.train.name",
+    "datasets.val.name",
+    "logger.keep_best",
+    "model_type",
+    "network_g.type",
+    "train.nll_opt.type",
+    "datasets.train.type",
+    "path.pretrain_network_g",
+    "path.resume_state",
+    "datasets.train.dataroot_gt",
+    "datasets.val.dataroot_lq",
+    "datasets.train.meta_info_file",
+    "path.experiments_root",
+    "train.optim_g.type",
+    "val.metrics.psnr.type",
+    "datasets.val.filename_tmpl",
+]
+
+
+def quoted(text: str) -> str:
+    """Write a text as YAML, whatever it holds."""
+    return json.dumps(text)
+
+
+def billion(depth: int, width: int, leaf: str) -> str:
+    lines = [f"x0: &x0 {leaf}"]
+    lines += [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * width)}]" for n in range(1, depth)]
+    return "\n".join(lines)
+
+
+def hostile_option_file(rng: random.Random) -> int:
+    """An option file that is valid but for something that asks for much, or says one thing and means another."""
+    text = Path("tiny.yml").read_text()
+    number = rng.choice(
+        [
+            "9" * 5000,
+            "9" * 400,
+            "9" * 19,
+            "-" + "9" * 30,
+            "0b_",
+            "0x" + "f" * 999,
+            "1" + ":59" * 999,
+            "1e400",
+            "2001-99-99",
+            "!!int ''",
+            "!!float a",
+            "!!timestamp 2001-99-99",
+            "!!binary 'a'",
+            ".nan",
+            ".inf",
+        ]
+    )
+    key = rng.choice(
+        [
+            "total_iter",
+            "lr",
+            "gt_size",
+            "num_steps",
+            "temperature",
+            "manual_seed",
+            "val_freq",
+            "print_freq",
+            "num_worker_per_gpu",
+            "batch_size_per_gpu",
+            "num_block",
+            "num_feat",
+            "scale",
+            "num_gpu",
+        ]
+    )
+    alias = f"*x{rng.choice([3, 7])}"
+    bomb = billion(8, 9, rng.choice(["[a]", "a" * 200, "{a: b}"])) + "\n"
+    value = rng.choice(
+        [
+            number,
+            alias,
+            "[" * 500 + "]" * 500,
+            "{a: " * 300 + "1" + "}" * 300,
+            "&self [*self]",
+            "!!set {a, b}",
+            "!!python/object/apply:os.system ['touch ../executed']",
+            "!!omap [a: 1]",
+            quoted(rng.choice(UGLY)),
+            "'" + "a" * 10**5 + "'",
+            "2147483648",
+            "100000000",
+            "[" + "1, " * 20_000 + "1]",
+        ]
+    )
+    line = re.search(rf"^ *{key}: *(.*)$", text, re.MULTILINE)
+    how = rng.randrange(6)
+    if how == 0 and line:
+        text = text.replace(line[0], line[0].replace(f": {line[1]}", f": {value}"))
+        text = bomb + text if "*x" in value else text
+    elif how == 1 and line:
+        text = text.replace(line[0], f"{line[0]}\n{line[0]}")
+    elif how == 2:
+        where = rng.choice(["logger", "path", "train", "val", "network_g"])
+        odd = rng.choice(
+            [
+                "api_key: s3cr3t",
+                f"wandb: {{project: a, api_key: s3cr3t, x: {alias}}}",
+                f"wandb: {alias}",
+                "5: 5",
+                f"{quoted(rng.choice(UGLY))}: 1",
+                "? [a, b]\n  : c",
+                "<<: *x1",
+                "evil_key: ../made",
+            ]
+        )
+        text = bomb + text.replace(f"\n{where}:\n", f"\n{where}:\n  {odd}\n")
+    elif how == 3:
+        text += rng.choice(
+            [
+                "\0",
+                "\x1b",
+                "\ufffe",
+                "\n---\na: b\n",
+                "\n%YAML 9.9\n",
+                "\n" + "- " * 5000,
+                "\n" + "? " * 5000,
+                "\n'" + "a" * 2**21 + "'",
+                "\n&" + "a" * 5000 + " b",
+                "\n!" + "a" * 5000 + " b",
+            ]
+        )
+    elif how == 4:
+        special_file = rng.choice(
+            [
+                "meta_info_file: /dev/zero",
+                "meta_info_file: fifo",
+                "meta_info_file: huge",
+                "filename_tmpl: '{:>1500000000}'",
+                "filename_tmpl: '{1}'",
+                "filename_tmpl: '{.x}'",
+                "filename_tmpl: '{0!r:>99999999}'",
+                "filename_tmpl: '{}{}'",
+            ]
+        )
+        os.mkfifo("fifo")
+        Path("huge").write_text("0.png\n")
+        os.truncate("huge", 2**33)
+        text = text.replace("    dataroot_lq:", f"    {special_file}\n    dataroot_lq:")
+    Path("tiny.yml").write_text(text)
+    if how == 5:
+        Path("tiny.yml").unlink()
+        special(Path("tiny.yml"), rng, rng.choice(SPECIAL))
+    command = rng.choice(["train", "test", "check"])
+    return basicsr_command([command, *(["tiny.yml"] if command == "check" else ["-opt", "tiny.yml"])])
+
+
+def hostile_name(rng: random.Random) -> int:
+    """A name that a terminal would obey, or that looks like a line of ours: of a file, an option, a tensor."""
+    ugly = "".join(rng.choices(UGLY, k=rng.choice([1, 1, 2])))
+    name = f"a{ugly}b"[:250].replace("/", "_").rstrip(". ") or "a"
+    how = rng.randrange(8)
+    if how == 0:
+        where = rng.choice([*NAMES, "val.metrics"])
+        value = (
+            f"{{{quoted(name)}: {{type: calculate_psnr, crop_border: 4}}}}" if where == "val.metrics" else quoted(name)
+        )
+        return basicsr_command([rng.choice(["train", "test"]), "-opt", "tiny.yml", "--force_yml", f"{where}={value}"])
+    if how == 1:
+        path = Path(f"{name[:150]}.yml")
+        Path("tiny.yml").rename(path)
+        return basicsr_command(["train", "-opt", str(path), "--force_yml", "val=none"])
+    if how == 2:
+        state = torch.load("net.pth", weights_only=True)["params"]
+        torch.save({"params": {f"{key}{ugly}": value for key, value in state.items()}}, "net.pth")
+        return srflow_command(["convert", "net.pth", "out.pth"])
+    if how == 3:
+        Path("net.pth").rename(f"{name[:150]}.pth")
+        folders = ["images/train", "images/train"]
+        return srflow_command(
+            ["benchmark", "-o", "table", "--set", name, *folders, "--checkpoint", f"{name[:150]}.pth"]
+        )
+    if how == 4:
+        return srflow_command([rng.choice(["upscale", "prepare", "decode", "convert"]), name, "-o", f"out{name[:90]}"])
+    folder = Path(rng.choice(["images/train", "small"]))
+    path = (folder / "1.png").rename(folder / f"{name[:200]}{rng.choice(SUFFIXES)}")
+    if rng.random() < 0.3:
+        path.write_bytes(b"text")
+    return read_by_any(folder, path, rng)
+
+
 def traps(folder: Path) -> None:
     """Put programs first in PATH that leave a trace outside the working folder."""
     programs = folder / "work" / "programs"
@@ -225,9 +442,15 @@ def traps(folder: Path) -> None:
 
 
 def is_obeyed(output: str) -> bool:
-    """Say if a terminal would obey something of an output, beside ends of lines and what bars draw themselves with."""
+    """Say if a terminal would obey something of an output or a log, or a line of it is forged; bars move the cursor."""
     without_bars = output.replace("\x1b[A", "")
+    if re.search(r"^(srflow: error: forged|2026-01-01 00:00:00,000 INFO: forged)", output, re.MULTILINE):
+        return True
     return any(not letter.isprintable() and letter not in "\n\r\t" for letter in without_bars)
 
 
-HOSTILE = {"image": hostile_image}
+HOSTILE: dict[str, Callable[[random.Random], int]] = {
+    "image": hostile_image,
+    "option file": hostile_option_file,
+    "name": hostile_name,
+}
