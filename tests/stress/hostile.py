@@ -19,6 +19,7 @@ from PIL import Image
 
 from srflow_plugin.cli.main import basicsr_command, srflow_command
 from srflow_plugin.images.files import PNG_START, chunk
+from tests.stress.archives import hostile_archive
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
 SUFFIXES = [".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".PNG", ".gif", ".ppm", ".tga"]
@@ -453,4 +454,5 @@ HOSTILE: dict[str, Callable[[random.Random], int]] = {
     "image": hostile_image,
     "option file": hostile_option_file,
     "name": hostile_name,
+    "archive": hostile_archive,
 }
