@@ -80,7 +80,7 @@ def folder_made(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def complete_or_absent(path: Path, replacing: bool = True) -> Iterator[Path]:
+def complete_or_absent(path: Path, replacing: bool = True, is_one_of_many: bool = False) -> Iterator[Path]:
     """Give another name to write to; at the end of the block the file has its own, in place of one that had it.
 
     After a power cut, too, it is the new one or the old one, whole. A symbolic link of its name is replaced, not
@@ -89,6 +89,7 @@ def complete_or_absent(path: Path, replacing: bool = True) -> Iterator[Path]:
     Args:
         path: the file.
         replacing: files of its name; else one that another process has made meanwhile stays.
+        is_one_of_many: that :func:`sync_all` puts on the disk together, where each by itself would take its time.
 
     Raises:
         UserError: there is such a file, and it is not to be replaced.
@@ -96,9 +97,12 @@ def complete_or_absent(path: Path, replacing: bool = True) -> Iterator[Path]:
     unfinished = _unfinished(path)
     try:
         yield unfinished
-        sync(unfinished)
+        is_synced = not is_one_of_many or not hasattr(os, "sync")
+        if is_synced:
+            sync(unfinished)
         _give_name(unfinished, path, replacing)
-        sync(path.parent)
+        if is_synced:
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -162,6 +166,12 @@ def sync(path: Path) -> None:
     except OSError as error:
         if not (is_folder and error.errno in NO_FOLDER_SYNC):
             raise
+
+
+def sync_all() -> None:
+    """Put all that has been written on the disk, where the system has such a call."""
+    if hasattr(os, "sync"):
+        os.sync()
 
 
 def remove_leftovers(folder: Path, alone: bool = False) -> None:

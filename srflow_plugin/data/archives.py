@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from srflow_plugin.data.download import check_free
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent, rename_folder
+from srflow_plugin.files import complete_or_absent, rename_folder, sync_all
 from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
 Entry = TypeVar("Entry")
@@ -115,7 +115,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
             if there != {member.path.name: member.size for member in chosen}:
                 raise UserError(f"{target} holds other images than {archive}; delete it, it will be made anew")
             return target
-        missing = [member for member in chosen if not _is_there(unfinished / member.path.name, member)]
+        missing = [member for member in chosen if not _is_same(unfinished / member.path.name, member)]
         check_free(
             target,
             sum(member.size for member in missing),
@@ -124,8 +124,9 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
         )
         unfinished.mkdir(parents=True, exist_ok=True)
         for member in tqdm(missing, unit="image", desc=f"unpacking {archive.name}"):
-            with complete_or_absent(unfinished / member.path.name) as path:
+            with complete_or_absent(unfinished / member.path.name, is_one_of_many=True) as path:
                 _copy(member, path)
+    sync_all()
     rename_folder(unfinished, target)
     return target
 
@@ -175,8 +176,15 @@ def _of_folder(members: list[Member], archive: Path, folder: str) -> list[Member
     return of
 
 
-def _is_there(path: Path, member: Member) -> bool:
-    return path.exists() and path.stat().st_size == member.size
+def _is_same(path: Path, member: Member) -> bool:
+    """Say whether a file holds a member's bytes; after a power cut a file may have its size, and not its contents."""
+    if not path.exists() or path.stat().st_size != member.size:
+        return False
+    with member.open() as source, path.open("rb") as file:
+        while chunk := source.read(CHUNK):
+            if file.read(len(chunk)) != chunk:
+                return False
+    return True
 
 
 @contextmanager

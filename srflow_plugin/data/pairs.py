@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import struct
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,8 +20,8 @@ from urllib.parse import quote
 import lmdb
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent, rename_folder, write_whole
-from srflow_plugin.images.files import is_image_file
+from srflow_plugin.files import complete_or_absent, rename_folder, sync_all, write_whole
+from srflow_plugin.images.files import is_image_file, is_whole_png
 
 FIRST_SIZE, MOST_GROWTH = 2**24, 2**30  # bytes of a map: address space, on Windows of the file as well
 LONGEST_KEY, LONGEST_NAME = 180, 220  # bytes: of files that are called so, too, and of what follows; the most is 255
@@ -124,6 +125,8 @@ class LmdbWriter:
         for path in self.final:
             if path.exists() and not self.complete:
                 raise UserError(f"{path} exists, made from other images or otherwise; delete it or choose another name")
+        self.waiting: dict[str, Sequence[Pair]] = {}  # for the next commit
+        self.next_commit = 0.0
         if self.complete:
             for path in self.final:
                 _check_list(path)
@@ -141,21 +144,35 @@ class LmdbWriter:
     def has(self, key: str) -> bool:
         """Say whether an image has been put: LR comes last, and all of an image at once."""
         first = _names(key, 1, self.tiled)[0].encode()
-        return self.databases[1].read(lambda transaction: transaction.get(first) is not None)
+        return key in self.waiting or self.databases[1].read(lambda transaction: transaction.get(first) is not None)
 
     def put(self, key: str, pairs: Sequence[Pair]) -> None:
-        """Write all tiles of an image, or none."""
-        names = _names(key, len(pairs), self.tiled)
-        for database, pngs in zip(self.databases, zip(*pairs, strict=True), strict=False):
+        """Write all tiles of an image, or none.
 
-            def put_all(transaction: lmdb.Transaction, pngs: Sequence[bytes] = pngs) -> None:
-                for name, png in zip(names, pngs, strict=True):
-                    transaction.put(name.encode(), png)
+        Images wait for others, to be put on the disk together: that takes a tenth of the time at most.
+        """
+        self.waiting[key] = pairs
+        start = time.monotonic()
+        if start >= self.next_commit:
+            self._commit()
+            end = time.monotonic()
+            self.next_commit = end + 9 * (end - start)
+
+    def _commit(self) -> None:
+        """Write the images that wait; they wait no more, even if they cannot be written."""
+        images, self.waiting = self.waiting, {}
+        for number, database in enumerate(self.databases):
+
+            def put_all(transaction: lmdb.Transaction, number: int = number) -> None:
+                for key, pairs in images.items():
+                    for name, pair in zip(_names(key, len(pairs), self.tiled), pairs, strict=True):
+                        transaction.put(name.encode(), pair[number])
 
             database.write(put_all)
 
     def finish(self) -> int:
         """List the images, give both LMDBs their names; return the number of pairs."""
+        self._commit()
         for database, path in zip(self.databases, self.unfinished, strict=True):
             lines = database.read(_lines)
             write_whole(path / "meta_info.txt", "".join(lines))
@@ -174,6 +191,8 @@ class LmdbWriter:
 
     def close(self) -> None:
         """Stop here; another writer goes on."""
+        if self.waiting:
+            self._commit()
         for database in getattr(self, "databases", []):
             database.close()
 
@@ -215,7 +234,8 @@ class FolderWriter:
             )
         for folder in self.folders:
             folder.mkdir(parents=True, exist_ok=True)
-        self._forget({key for key, version in begun_images.items() if images.get(key) != version})
+        changed = {key for key, version in begun_images.items() if images.get(key) != version}
+        self._forget(changed | self._damaged())
         write_whole(self.settings_file, json.dumps(self.settings))
 
     def has(self, key: str) -> bool:
@@ -226,12 +246,13 @@ class FolderWriter:
         for name, pair in reversed([*zip(names, pairs, strict=True)]):  # has() looks at the first one's LR image
             for folder, png in zip(self.folders, pair, strict=True):
                 try:
-                    with complete_or_absent(folder / f"{name}.png") as unfinished:
+                    with complete_or_absent(folder / f"{name}.png", is_one_of_many=True) as unfinished:
                         unfinished.write_bytes(png)
                 except OSError as error:
                     raise UserError(f"{folder} cannot be written: {error.strerror}; {HINT}") from None
 
     def finish(self) -> int:
+        sync_all()
         write_whole(self.settings_file, json.dumps({**self.settings, "pairs": self.count()}))
         return self.count()
 
@@ -239,7 +260,12 @@ class FolderWriter:
         return sum(map(is_image_file, self.folders[1].iterdir())) if self.folders[1].exists() else 0
 
     def close(self) -> None:
-        pass
+        sync_all()
+
+    def _damaged(self) -> set[str]:
+        """Find images of which a power cut has left less than all."""
+        files = [path for folder in self.folders for path in folder.iterdir() if is_image_file(path)]
+        return {_key_of(path.stem, self.tiled) for path in files if not is_whole_png(path.read_bytes())}
 
     def _forget(self, keys: set[str]) -> None:
         for folder in reversed(self.folders):

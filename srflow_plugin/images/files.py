@@ -338,6 +338,20 @@ def end_of_png(data: bytes) -> int:
     return position
 
 
+def is_whole_png(data: bytes) -> bool:
+    """Say whether a PNG file has an end, and each of its parts the checksum that it was written with."""
+    position, end = len(PNG_START), end_of_png(data)
+    if not data.startswith(PNG_START) or end > len(data):
+        return False
+    while position < end:
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        (checksum,) = struct.unpack(">I", data[position + 8 + length : position + 12 + length])
+        if zlib.crc32(data[position + 4 : position + 8 + length]) != checksum:
+            return False
+        position += 12 + length
+    return True
+
+
 def chunk(kind: bytes, data: bytes) -> bytes:
     """Make a chunk of a PNG file (ISO/IEC 15948)."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

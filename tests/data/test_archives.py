@@ -38,12 +38,11 @@ def test_unpacking_goes_on_where_it_was_killed_and_sees_another_archive(tmp_path
     archive = make_archive(tmp_path / "set.zip", ARCHIVED)
     unfinished = tmp_path / "HR.unfinished"
     unfinished.mkdir()
-    (unfinished / "a.png").write_bytes(bytes(len(noise_png(0))))  # the right size: taken for done
-    (unfinished / "b.png").write_bytes(b"begun")
+    (unfinished / "a.png").write_bytes(noise_png(0))
+    there = (unfinished / "a.png").stat().st_ino
+    (unfinished / "b.png").write_bytes(bytes(len(noise_png(1))))  # of the right size, as after a power cut
     target = unpack(archive, "HR", tmp_path / "HR")
-    assert (target / "a.png").read_bytes() == bytes(len(noise_png(0))) and (target / "b.png").read_bytes() == noise_png(
-        1
-    )
+    assert (target / "a.png").stat().st_ino == there and (target / "b.png").read_bytes() == noise_png(1)
     make_archive(archive, {"HR/c.png": noise_png(3)})
     with pytest.raises(UserError, match="holds other images than"):
         unpack(archive, "HR", tmp_path / "HR")

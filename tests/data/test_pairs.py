@@ -194,6 +194,37 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, kind: str, monkeypatch: 
     writer.close()
 
 
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("left", ["nothing", "zeros", "half"])
+def test_what_a_power_cut_has_left_of_a_file_is_made_anew(half: int, left: str, tmp_path: Path) -> None:
+    versions = {"a": 1, "b": 2}
+    writer = open_pair(tmp_path, "png", versions)
+    for key in versions:
+        writer.put(key, two_tiles())
+    writer.close()
+    path = tmp_path / NAMES["png"][half] / "a_s002.png"
+    png = path.read_bytes()
+    path.write_bytes(
+        {"nothing": b"", "zeros": bytes(len(png)), "half": png[: len(png) // 2].ljust(len(png), b"\0")}[left]
+    )
+    writer = open_pair(tmp_path, "png", versions)
+    assert [writer.has(key) for key in versions] == [False, True]
+    assert not list(tmp_path.rglob("a_s*.png"))
+
+
+def test_images_wait_for_others_and_none_is_lost(tmp_path: Path) -> None:
+    writer = open_pair(tmp_path, "lmdb", {"a": 1, "b": 2, "c": 3})
+    assert isinstance(writer, LmdbWriter)
+    for key in "ab":
+        writer.put(key, two_tiles())
+        assert writer.has(key)
+        writer.next_commit = float("inf")
+    assert [*writer.waiting] == ["b"]
+    writer.close()
+    writer = open_pair(tmp_path, "lmdb", {"a": 1, "b": 2, "c": 3})
+    assert [writer.has(key) for key in "abc"] == [True, True, False]
+
+
 def complete_pair(folder: Path, kind: str = "lmdb") -> dict[str, Any]:
     versions = {"a": 1, "b": 2}
     writer = open_pair(folder, kind, versions)
