@@ -204,7 +204,10 @@ def _name(job: Job) -> str:
 
 def _version(source: Path) -> list[Any]:
     """Tell a file from another version of it."""
-    status = source.stat()
+    try:
+        status = source.stat()
+    except OSError:  # of a link that leads nowhere: who reads it says so
+        return [str(source)]
     return [source.name, status.st_size, status.st_mtime_ns]
 
 

@@ -31,15 +31,14 @@ def find_inputs(names: Sequence[str], recursive: bool = False) -> list[Found]:
         path = Path(name)
         if path.is_dir():
             images = _images_of(path, recursive)
-        elif path.exists() or not glob.has_magic(name):
+        elif path.exists():
             images = [Found(path)]
-        else:
+        elif glob.has_magic(name):
             images = _matches(name)
+        else:
+            raise UserError(f"{path} does not exist; correct the path")
         for image in images:
             found.setdefault(image.path, image)
-    for path in found:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; correct the path")
     return list(found.values())
 
 
@@ -74,8 +73,12 @@ def _images_of(folder: Path, recursive: bool) -> list[Found]:
     return images
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Go through a folder in order of names, but for what is hidden, as ._a.png of macOS is."""
+def _walk(folder: Path, recursive: bool, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Go through a folder in order of names, but for what is hidden, as ._a.png of macOS is.
+
+    A link to a folder that it lies in, ``above``, is not followed.
+    """
+    above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -84,6 +87,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             continue
         if recursive and entry.is_dir():
-            yield from _walk(Path(entry.path), recursive)
+            if os.path.realpath(entry.path) not in above:
+                yield from _walk(Path(entry.path), recursive, above)
         else:
             yield Path(entry.path)

@@ -28,6 +28,7 @@ from srflow_plugin.images.files import (
     picture_size,
     read_picture,
 )
+from srflow_plugin.memory import available_bytes
 
 Sample = dict[str, Any]
 MAX_PIXELS = 89_478_485  # of an image: Pillow's limit
@@ -228,7 +229,7 @@ def _check_size(data: bytes, name: str, max_pixels: int) -> None:
             f"{name} has {width:,} x {height:,} pixels, more than {max_pixels:,}; cut it: "
             "`srflow prepare --crop-size` does so, and --max-pixels lets it read larger ones"
         )
-    check_memory(width * height * DECODED, name)
+    check_memory(width * height * DECODED, available_bytes(), name)
 
 
 def _check_bits(bits: int, name: str) -> None:

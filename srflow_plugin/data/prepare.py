@@ -22,6 +22,7 @@ from srflow_plugin.files import check_is_file
 from srflow_plugin.images.files import check_memory, picture_size
 from srflow_plugin.images.resize import Border, bicubic_downscale
 from srflow_plugin.locks import held
+from srflow_plugin.memory import available_bytes
 from srflow_plugin.progress import tell
 
 DOWNSCALED = 16  # bytes a pixel, beside the picture
@@ -135,7 +136,7 @@ def make_pairs(
     if crop_size is not None and min(height, width) < crop_size:
         return []
     image = image[:height, :width]
-    check_memory(height * width * DOWNSCALED, str(path))
+    check_memory(height * width * DOWNSCALED, available_bytes(), str(path))
     # Downscaled whole, then cut: tiles see their neighbours' pixels, not a border of their own.
     small = bicubic_downscale(image, scale, border)
     pairs = []

@@ -20,7 +20,6 @@ from PIL.PngImagePlugin import PngInfo
 from srflow_plugin.errors import SHORT, UserError, printable
 from srflow_plugin.files import check_is_file, complete_or_absent
 from srflow_plugin.images.photographs import upright
-from srflow_plugin.memory import available_bytes
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 # All that Pillow may take a file for, whatever its name. Others of its formats are drawn by other programs (EPS by
@@ -129,9 +128,8 @@ def check_bytes(path: Path) -> None:
         raise UserError(f"{held}; save it anew as PNG, without what is beside the image")
 
 
-def check_memory(needed: float, what: str, hint: str = "choose a smaller one") -> None:
-    """Say before any work that so many bytes of memory are not to be had."""
-    free = available_bytes()
+def check_memory(needed: float, free: int | None, what: str, hint: str = "choose a smaller one") -> None:
+    """Say before any work that so many bytes of memory are not free, where the system tells it."""
     if free is not None and needed > free:
         gib = f"needs {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} are free"
         raise UserError(f"{what} {gib}; {hint}")

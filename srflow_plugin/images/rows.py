@@ -17,6 +17,7 @@ from PIL import Image
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import (
+    DAMAGED,
     PNG_START,
     any_size,
     bits_of,
@@ -41,12 +42,14 @@ from srflow_plugin.images.photographs import (
     together,
     upright,
 )
+from srflow_plugin.memory import available_bytes
 
 MAX_PIXELS = 2**30
 STREAMED_FROM = 2**24  # pixels; smaller ones are decoded whole
 PIECE = 2**20  # bytes read at once
 IN_MEMORY = 12  # bytes a pixel that Pillow and the making of a band take
 ROWS_READ = 256
+MOST_FRAMES = 1000  # that are counted
 PALETTE = 768  # bytes
 GREY_ALPHA = 4  # colour type of PNG
 # Modes of Pillow for the colour types of PNG files that have a byte a channel, or two and one channel: (type, bits).
@@ -130,7 +133,8 @@ def _open_whole(path: Path, max_pixels: int) -> Rows:
 
     def check(image: Image.Image) -> None:
         _check_size(path, *image.size, max_pixels)
-        check_memory(image.width * image.height * IN_MEMORY, str(path), "save it as PNG, which is read row by row")
+        needed = image.width * image.height * IN_MEMORY
+        check_memory(needed, available_bytes(), str(path), "save it as PNG, which is read row by row")
 
     image = open_image(data, str(path), check)
     with damage_named(str(path)):
@@ -141,7 +145,7 @@ def _open_whole(path: Path, max_pixels: int) -> Rows:
 
 
 def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
-    frames, profile = getattr(image, "n_frames", 1), image.info.get("icc_profile")
+    frames, profile = _frames_of(image, data), image.info.get("icc_profile")
     orientation, bits = orientation_of(image), bits_of(image, data)
     turned = upright(image)
     exif, notes = exif_of(image)
@@ -152,7 +156,8 @@ def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
         if data.startswith(PNG_START) and data[25] == GREY_ALPHA:
             plain = plain[..., [0, 3]]
     if frames > 1:
-        notes.append(f"it has {frames} frames, of which the first is taken")
+        more = " or more" if frames == MOST_FRAMES else ""
+        notes.append(f"it has {frames}{more} frames, of which the first is taken")
     if not keeps_profile:
         notes.append(f"its colours ({image.mode}) become RGB" + (", without their profile" if profile else ""))
         profile = None
@@ -166,6 +171,19 @@ def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
             yield from_array(np.asarray(part), profile, exif)
 
     return Rows(height, width, bands, notes)
+
+
+def _frames_of(image: Image.Image, data: bytes) -> int:
+    """Count the frames of an image; of a TIFF file MOST_FRAMES at most: for Pillow's count the time is their square."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    with opened(BytesIO(data), "") as again:
+        for number in range(1, MOST_FRAMES):
+            try:
+                again.seek(number)
+            except DAMAGED:  # or there is none
+                return number
+    return MOST_FRAMES
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

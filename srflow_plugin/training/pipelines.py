@@ -11,6 +11,7 @@ import datetime
 import errno
 import logging
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -30,12 +31,12 @@ from basicsr.utils import (
     make_exp_dirs,
     mkdir_and_rename,
 )
-from basicsr.utils.options import copy_opt_file, dict2str
+from basicsr.utils.options import dict2str
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch.utils.data import DataLoader
 
 from srflow_plugin.data.build import build, checked_images
-from srflow_plugin.errors import TrainingError, UserError
+from srflow_plugin.errors import TrainingError, UserError, printable
 from srflow_plugin.metrics.published import read_without_code
 from srflow_plugin.metrics.samples import needs_reference
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
@@ -399,10 +400,17 @@ def _make_folders(opt: Section, opt_file: Path | None, is_new: bool) -> None:
             for key in ("models", "training_states", "visualization"):
                 Path(opt["path"][key]).mkdir(parents=True, exist_ok=True)
         if opt["rank"] == 0 and opt_file:
-            copy_opt_file(str(opt_file), opt["path"]["experiments_root"])
+            _copy_option_file(opt_file, Path(opt["path"]["experiments_root"]))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}; choose a working folder that can be written") from None
     any_rank(False)  # nobody goes on before the folders are there
+
+
+def _copy_option_file(opt_file: Path, folder: Path) -> None:
+    """Keep an option file with a run, and the command line above it as one comment, whatever that holds."""
+    command = printable(" ".join(sys.argv))
+    head = f"# GENERATE TIME: {time.asctime()}\n# CMD:\n# {command}\n\n"
+    (folder / opt_file.name).write_text(head + opt_file.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _start_log(run: Run) -> RunLog:

@@ -9,7 +9,7 @@ import pytest
 from srflow_plugin.applications.inputs import find_inputs
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import write_image
-from tests.helpers import noise_image
+from tests.helpers import UNIX, noise_image
 
 
 @pytest.fixture
@@ -65,3 +65,19 @@ def test_all_that_can_be_read_is_taken_and_the_rest_counted(
     with pytest.raises(UserError, match="in/sub has no images; of its 1 folders --recursive takes the images, too"):
         Path("in/sub/y.webp").unlink()
         find_inputs(["in/sub"])
+
+
+@UNIX
+@pytest.mark.usefixtures("folder")
+def test_links_in_circles_are_followed_once_and_those_that_lead_nowhere_are_left_to_their_reader() -> None:
+    before = [one.path for one in find_inputs(["in"], recursive=True)]
+    Path("in/circle").symlink_to(".")
+    Path("in/more/up").symlink_to("..")
+    Path("in/z.png").symlink_to("nowhere")
+    Path("other").mkdir()
+    write_image(Path("other/b.png"), noise_image(4, 6))
+    Path("in/link").symlink_to("../other")
+    found = [one.path for one in find_inputs(["in"], recursive=True)]
+    assert set(found) == {*before, Path("in/z.png"), Path("in/link/b.png")}
+    with pytest.raises(UserError, match=r"in/z\.png does not exist"):
+        find_inputs(["in/z.png"])

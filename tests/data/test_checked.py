@@ -17,10 +17,10 @@ import yaml
 from basicsr.data import build_dataset
 from PIL import Image
 
+from srflow_plugin.data import checked
 from srflow_plugin.data.build import checked_images
 from srflow_plugin.data.checked import BadImageError, CheckedImages, check_image, decode_image, is_truncated, read_bgr
 from srflow_plugin.errors import UserError
-from srflow_plugin.images import files
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.stop import StopBetweenImages, StopRequest
 from tests.helpers import UNIX, noise_image, train, truncate
@@ -100,7 +100,7 @@ SIZES_THAT_LIE: dict[str, tuple[bytes, str]] = {
 def test_no_decoder_sees_what_asks_for_too_much(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, message = SIZES_THAT_LIE[kind]
     monkeypatch.setattr(mmcv, "imfrombytes", pytest.fail)
-    monkeypatch.setattr(files, "available_bytes", lambda: 2**20)
+    monkeypatch.setattr(checked, "available_bytes", lambda: 2**20)
     with pytest.raises(UserError) as told:
         decode_image(data, "x")
     assert str(told.value).startswith(message) and str(told.value).isprintable()

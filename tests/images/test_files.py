@@ -196,10 +196,9 @@ def test_sizes_in_a_file_are_not_believed(tmp_path: Path, what: str) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_an_image_of_which_half_is_missing_in_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "available_bytes", lambda: 1000)
+def test_memory_that_is_not_free_is_named() -> None:
     with pytest.raises(UserError, match=r"x needs 2\.0 GiB of memory, of which 0\.0 are free; choose a smaller one"):
-        files.check_memory(2**31, "x")
+        files.check_memory(2**31, 1000, "x")
 
 
 def test_any_size_holds_in_several_threads_and_ends(tmp_path: Path) -> None:

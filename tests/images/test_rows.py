@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images import files, rows
+from srflow_plugin.images import rows
 from srflow_plugin.images.photographs import BLED, Photograph, bled, from_array, from_pillow
 from srflow_plugin.images.rows import Rows, open_rows, read_photograph, rows_of
 from srflow_plugin.images.writing import write_photograph
@@ -96,7 +96,7 @@ def test_an_image_that_does_not_fit_is_refused_and_a_png_file_is_not(
     with pytest.raises(UserError, match="has 23 x 37 pixels, more than 850; --max-pixels raises that"):
         open_rows(tmp_path / "a.png", max_pixels=850)
     assert open_rows(tmp_path / "a.png", max_pixels=851).height == 37
-    monkeypatch.setattr(files, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(rows, "available_bytes", lambda: 1000)
     monkeypatch.setattr(rows, "STREAMED_FROM", 0)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     assert joined(open_rows(tmp_path / "a.png")).shape == (37, 23, 3)
@@ -200,3 +200,18 @@ def test_a_file_is_read_as_a_photograph_of_its_own(tmp_path: Path) -> None:
     Image.fromarray(noise_image(600, 5)).save(data, "BMP")
     (tmp_path / "a.bmp").write_bytes(data.getvalue())
     assert np.array_equal(read_photograph(tmp_path / "a.bmp").quantised(), noise_image(600, 5))
+
+
+def test_pages_without_end_are_not_counted_to_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_FRAMES", 3)
+    for pages, told in (
+        (1, []),
+        (2, ["it has 2 frames, of"]),
+        (3, ["it has 3 or more frames, of"]),
+        (9, ["it has 3 or"]),
+    ):
+        first, *others = [Image.fromarray(noise_image(4, 5, page)) for page in range(pages)]
+        first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+        opened = open_rows(tmp_path / "a.tif")
+        assert [note[: len(start)] for note, start in zip(opened.notes, told, strict=True)] == told
+        assert np.array_equal(joined(opened), noise_image(4, 5, 0))

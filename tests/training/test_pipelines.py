@@ -277,3 +277,12 @@ def test_no_other_key_of_path_makes_a_folder(tmp_path: Path, is_train: bool) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == set(names)
     assert opt["path"] == {**others, **paths}
+
+
+def test_a_command_line_stays_in_its_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "a.yml").write_text("name: é\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["basicsr", "x=1\nname: forged\x85y: 2\x1b[2J"])
+    pipelines._copy_option_file(tmp_path / "a.yml", tmp_path / "run")
+    copy = tmp_path / "run" / "a.yml"
+    assert load_options(copy) == {"name": "é"} and "\n# CMD:\n# basicsr x=1\\nname: forged" in copy.read_text("utf-8")
