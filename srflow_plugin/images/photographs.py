@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-BAD_EXIF = (OSError, ValueError, SyntaxError, TypeError, KeyError, AttributeError, IndexError, OverflowError)
+BAD_EXIF = (OSError, ValueError, SyntaxError, TypeError, LookupError, AttributeError, ArithmeticError, struct.error)
 
 
 class Photograph(NamedTuple):

@@ -29,6 +29,7 @@ from srflow_plugin.images.files import (
 )
 from srflow_plugin.images.rows import open_rows
 from tests.helpers import UNIX, noise_image, opencv_image
+from tests.stress.formats import broken_exif
 from tests.stress.hostile import SPECIAL, SUFFIXES, bomb, lying, not_pictures, png, resized, special
 
 
@@ -219,3 +220,11 @@ def test_16_bits_in_a_ppm_file_are_not_cut_off(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(b"P5 2 2 65535\n" + bytes(range(8)))
     with pytest.raises(UserError, match="has 16 bits a channel; convert it to 8"):
         read_image(tmp_path / "a.ppm")
+
+
+@pytest.mark.parametrize("exif", [broken_exif(), b"Exif\0\0II*\0", b"Exif\0\0" + b"\xff" * 300, b"junk"], ids=range(4))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_a_broken_exif_turns_nothing(tmp_path: Path, suffix: str, exif: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(noise_image(5, 7)).save(path, exif=exif)
+    assert read_image(path).shape == (5, 7, 3)

@@ -153,3 +153,11 @@ def test_an_lmdb_that_would_end_the_process_gets_a_line(workplace: Path) -> None
             refused += 1
             assert "train_HR.lmdb/data.mdb cannot be read: " in str(told) and "\n" not in str(told)
     assert nodes and killed and refused >= killed
+
+
+@pytest.mark.parametrize("line", ["0.png (9{},9,3) 1", "0.png (9,9{},3) 1", "a\x1b[31m{}\n", "{}"], ids=range(4))
+def test_a_list_of_an_lmdb_with_endless_numbers_gets_a_line(workplace: Path, line: str) -> None:
+    (workplace / "data" / "train_HR.lmdb" / "meta_info.txt").write_text(line.format("9" * 5000))
+    with pytest.raises(UserError, match=r"meta_info\.txt: line 1 is b'.*; make it again") as told:
+        load()
+    assert len(str(told.value)) < 300 and "\n" not in str(told.value)
