@@ -20,7 +20,7 @@ from urllib.parse import quote
 import lmdb
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.files import complete_or_absent, rename_folder, sync_all, write_whole
+from srflow_plugin.files import complete_or_absent, rename_folder, sync, sync_all, write_whole
 from srflow_plugin.images.files import is_image_file, is_whole_png
 
 FIRST_SIZE, MOST_GROWTH = 2**24, 2**30  # bytes of a map: address space, on Windows of the file as well
@@ -137,6 +137,7 @@ class LmdbWriter:
             self.discard()
         for path in self.unfinished:
             path.mkdir(parents=True, exist_ok=True)
+            sync(path.parent)
         self.databases = [GrowingLmdb(path) for path in self.unfinished]
         self._forget({key for key, version in begun_images.items() if images.get(key) != version})
         write_whole(self.unfinished[0] / SETTINGS_FILE, json.dumps(settings))
