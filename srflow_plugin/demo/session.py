@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -71,6 +72,7 @@ class Session:
         self.network = network
         self.max_pixels = max_pixels
         self.features: OrderedDict[bytes, list[Context]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def read(self, path: Path, is_hr: bool) -> Photograph:
         """Read an uploaded file as ``srflow upscale`` does, if it is not too large for the page.
@@ -171,12 +173,12 @@ class Session:
         if tensor.shape[2] * tensor.shape[3] > PIXELS_KEPT:
             return None
         key = hashlib.sha256(repr(tensor.shape).encode() + tensor.cpu().numpy().tobytes()).digest()
-        if key not in self.features:
-            self.features[key] = self.network.features(tensor)
-        self.features.move_to_end(key)
-        while len(self.features) > IMAGES_KEPT:
-            self.features.popitem(last=False)
-        return self.features[key]
+        with self._lock:  # another thread could forget them in between
+            features = self.features.pop(key) if key in self.features else self.network.features(tensor)
+            self.features[key] = features  # as the newest
+            while len(self.features) > IMAGES_KEPT:
+                self.features.popitem(last=False)
+        return features
 
     def _subject(self, photograph: Photograph, is_gt: bool) -> Subject:
         lq, gt = self._pair(photograph, is_gt)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import zlib
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import cv2
@@ -140,6 +144,37 @@ def test_the_encoder_runs_once_an_image(session: Session, monkeypatch: pytest.Mo
     for image in images:
         session.upscale(image, False, 0, 1, 0)
     assert features.call_count == 10 and len(session.features) == 8  # not without end
+
+
+class Slow(OrderedDict[bytes, Any]):
+    """Dictionary in which threads get between a change and the next step."""
+
+    def __setitem__(self, key: bytes, value: object) -> None:
+        super().__setitem__(key, value)
+        time.sleep(0.001)
+
+
+def test_features_are_not_mixed_by_threads(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.network, "features", lambda tensor: [float(tensor[0, 0, 0, 0])])
+    session.features = Slow()
+    tensors = [torch.full((1, 3, 2, 2), level / 32) for level in range(32)]
+    faults: list[object] = []
+
+    def ask(first: int) -> None:
+        try:
+            for number in range(15):
+                tensor = tensors[(first + 7 * number) % 32]
+                features: Any = session._features(tensor)
+                faults.extend([] if features == [float(tensor[0, 0, 0, 0])] else [tensor])
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == [] and len(session.features) == 8
 
 
 def test_what_cannot_be_answered(session: Session, tmp_path: Path) -> None:
