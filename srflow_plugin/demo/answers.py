@@ -13,22 +13,43 @@ from PIL import Image
 
 from srflow_plugin.applications.enlarge import face_warning
 from srflow_plugin.applications.redraw import RedrawnPhotograph
+from srflow_plugin.demo.pictures import without_folder
 from srflow_plugin.demo.session import Answer, Session, notes_on
+from srflow_plugin.demo.turns import Turns, Visitor
 from srflow_plugin.demo.visits import Edit, Shown, begin, forget, keep
 from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import open_image, read_bytes
 from srflow_plugin.images.rows import read_photograph
 from srflow_plugin.images.writing import write_photograph
+from srflow_plugin.memory import is_shortage
 
 NO_IMAGE = "an image is missing: choose one first"
+LOST = "a picture is not there any more: upload the image, and super-resolve it again"
+SHORTAGE = "there is not enough memory for this: take a smaller image, or fewer samples"
 NO_PICTURE = "there is no picture yet: super-resolve an image first, and click Draw a part of the picture again"
 
 
-class Answers:
-    """Functions behind the page's buttons, for networks by name; each visitor's pictures are put into ``folder``."""
+TEMPERATURES = (0.0, 1.2)
+SAMPLES = (1, 10)
+SEEDS = (-(2**63), 2**63 - 1)  # what torch takes
+FACTORS = (0.0, 1.5)
 
-    def __init__(self, sessions: dict[str, Session], folder: Path) -> None:
+
+class Answers:
+    """Functions behind the page's buttons.
+
+    Calls that come with Gradio's request wait for their visitor's turn.
+
+    Args:
+        sessions: networks by name.
+        folder: each visitor's pictures are put into folders of their own there.
+        turns: order of the visitors' calls.
+    """
+
+    def __init__(self, sessions: dict[str, Session], folder: Path, turns: Turns | None = None) -> None:
         self.sessions = sessions
         self.folder = folder
+        self.turns = turns or Turns()
 
     def upscale(
         self,
@@ -39,79 +60,140 @@ class Answers:
         samples: int,
         seed: float | None,
         shown: Shown | None,
+        request: gr.Request | None = None,
     ) -> tuple[Any, ...]:
-        with told():
-            session, image = self.sessions[name], existing(path, NO_IMAGE)
-            photograph = session.read(image, is_gt)
-            answer = session.upscale(photograph, is_gt, temperature, int(samples), int(seed or 0))
+        with self._turn(request):
+            session, image = self._session(name), existing(path, NO_IMAGE)
+            temperature = checked("temperature", temperature, *TEMPERATURES)
+            samples, number = int(checked("samples", samples, *SAMPLES)), checked_seed(seed)
+            answer = session.upscale(session.read(image, is_gt), is_gt, temperature, samples, number)
             return self._shown(answer, name, image, shown)
 
     def compare(
-        self, name: str, path: str | None, is_gt: bool, seed: float | None, shown: Shown | None
+        self,
+        name: str,
+        path: str | None,
+        is_gt: bool,
+        seed: float | None,
+        shown: Shown | None,
+        request: gr.Request | None = None,
     ) -> tuple[Any, ...]:
-        with told():
-            session, image = self.sessions[name], existing(path, NO_IMAGE)
-            answer = session.compare_temperatures(session.read(image, is_gt), is_gt, int(seed or 0))
+        with self._turn(request):
+            session, image, number = self._session(name), existing(path, NO_IMAGE), checked_seed(seed)
+            answer = session.compare_temperatures(session.read(image, is_gt), is_gt, number)
             return self._shown(answer, name, image, shown)
 
     def choose(self, title: str, shown: Shown | None) -> tuple[Path, Path] | None:
         """Compare bicubic with another picture."""
-        return (shown.pictures["bicubic"], shown.pictures[title]) if shown else None
+        return (shown.pictures["bicubic"], shown.pictures[title]) if shown and str(title) in shown.pictures else None
 
-    def transfer(self, name: str, edited: str | None, original: str | None) -> Image.Image:
-        with told():
-            session = self.sessions[name]
+    def transfer(
+        self, name: str, edited: str | None, original: str | None, request: gr.Request | None = None
+    ) -> Image.Image:
+        with self._turn(request):
+            session = self._session(name)
             paths = [existing(path, NO_IMAGE) for path in (edited, original)]
             result = session.transfer(*(session.read(path, True) for path in paths))
         return Image.fromarray(result._replace(bits=8).quantised())
 
-    def begin(self, title: str | None, shown: Shown | None, edit: Edit | None) -> tuple[Any, ...]:
+    def begin(
+        self, title: str | None, shown: Shown | None, edit: Edit | None, request: gr.Request | None = None
+    ) -> tuple[Any, ...]:
         """Take a picture that is shown to the tab in which it is drawn again."""
-        with told():
-            if shown is None or title is None:
+        with self._turn(request):
+            if shown is None or not isinstance(title, str) or title not in shown.pictures:
                 raise UserError(NO_IMAGE)
             forget(edit)
             return self._edited(begin(shown.pictures[title], shown.lq, shown.network, self.folder), None)
 
-    def begin_own(self, name: str, path: str | None, edit: Edit | None) -> tuple[Any, ...]:
+    def begin_own(
+        self, name: str, path: str | None, edit: Edit | None, request: gr.Request | None = None
+    ) -> tuple[Any, ...]:
         """Take a visitor's own picture there."""
-        with told():
+        with self._turn(request):
             image = existing(path, NO_IMAGE)
-            picture = self.sessions[name].read(image, True)
+            picture = self._session(name).read(image, True)
             forget(edit)
             own = begin(image, None, name, self.folder)
             write_photograph(own.now, picture)
             return self._edited(own, None, *notes_on(image))
 
     def draw(
-        self, edit: Edit | None, painting: dict[str, Any] | None, temperature: float, seed: float | None
+        self,
+        edit: Edit | None,
+        painting: dict[str, Any] | None,
+        temperature: float,
+        seed: float | None,
+        request: gr.Request | None = None,
     ) -> tuple[Any, ...]:
         """Draw what is painted anew."""
-        return self._redrawn(edit, painting, temperature=temperature, seed=int(seed or 0))
+        with self._turn(request):
+            temperature = checked("temperature", temperature, *TEMPERATURES)
+            return self._redrawn(edit, painting, temperature=temperature, seed=checked_seed(seed))
 
-    def strengthen(self, edit: Edit | None, painting: dict[str, Any] | None, factor: float) -> tuple[Any, ...]:
+    def strengthen(
+        self, edit: Edit | None, painting: dict[str, Any] | None, factor: float, request: gr.Request | None = None
+    ) -> tuple[Any, ...]:
         """Make what is painted calmer or livelier."""
-        return self._redrawn(edit, painting, factor=factor)
+        with self._turn(request):
+            return self._redrawn(edit, painting, factor=checked("factor", factor, *FACTORS))
 
-    def undo(self, edit: Edit | None, painting: dict[str, Any] | None) -> tuple[Any, ...]:
+    def undo(
+        self, edit: Edit | None, painting: dict[str, Any] | None, request: gr.Request | None = None
+    ) -> tuple[Any, ...]:
         """Take the last change back."""
-        with told():
-            if edit is None:
-                raise UserError(NO_PICTURE)
+        with self._turn(request):
+            edit = up_to_date(edit)
             is_first = len(edit.versions) == 1
             done = "There is nothing to take back." if is_first else "The last change is taken back."
             return self._edited(edit.undone(), painting, done)
 
     def _redrawn(self, edit: Edit | None, painting: dict[str, Any] | None, **how: Any) -> tuple[Any, ...]:
-        with told():
-            if edit is None:
-                raise UserError(NO_PICTURE)
-            picture = read_photograph(edit.now)
-            lq = read_photograph(edit.lq) if edit.lq else None
-            mask = painted(painting, picture.rgb.shape[:2])
-            result: RedrawnPhotograph = self.sessions[edit.network].redraw(picture, lq, mask, **how)
-            done = f"{result.changed} of {mask.size} pixels changed; all others are the same to the bit."
-            return self._edited(edit.changed(result.photograph), painting, done, *result.notes)
+        edit = up_to_date(edit)
+        picture = read_photograph(edit.now)
+        lq = read_photograph(edit.lq) if edit.lq else None
+        mask = painted(painting, (picture.rgb.shape[0], picture.rgb.shape[1]))
+        result: RedrawnPhotograph = self.sessions[edit.network].redraw(picture, lq, mask, **how)
+        done = f"{result.changed} of {mask.size} pixels changed; all others are the same to the bit."
+        return self._edited(edit.changed(result.photograph), painting, done, *result.notes)
+
+    def next_seed(self, seed: float | None) -> int:
+        with self._told():
+            return checked_seed(seed) + 1
+
+    def _session(self, name: str) -> Session:
+        if not isinstance(name, str) or name not in self.sessions:
+            raise UserError(f"there is no such network: choose {' or '.join(self.sessions)}")
+        return self.sessions[name]
+
+    @contextmanager
+    def _turn(self, request: gr.Request | None) -> Iterator[None]:
+        """Wait for the visitor's turn; a mistake in the block becomes a line on the page."""
+        with self._told():
+            if request is None or request.client is None:
+                yield
+                return
+            with self.turns.taken(Visitor(request.client.host, str(request.session_hash))):
+                yield
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn a mistake into a line on the page, which does not tell where files lie."""
+        try:
+            yield
+        except UserError as error:
+            line = without_folder(str(error), self.folder)
+        except FileNotFoundError:
+            line = LOST
+        except OSError as error:
+            line = f"{error.strerror or 'the disk fails'}: try again later"
+        except (MemoryError, RuntimeError) as error:
+            if not is_shortage(error):
+                raise
+            line = SHORTAGE
+        else:
+            return
+        raise gr.Error(line, print_exception=False) from None
 
     def _shown(self, answer: Answer, name: str, image: Path, before: Shown | None) -> tuple[Any, ...]:
         """Make the values of the first tab's components."""
@@ -139,35 +221,61 @@ class Answers:
 
     def _edited(self, edit: Edit, painting: dict[str, Any] | None, *lines: str) -> tuple[Any, ...]:
         """Make the values of the second tab's components."""
-        layers = (painting or {}).get("layers") or []
-        editor = {"background": str(edit.now), "layers": layers, "composite": None}
+        editor = {"background": str(edit.now), "layers": layers_of(painting), "composite": None}
         changes = len(edit.versions) - 1
         status = " ".join([*lines, f"Changes that can be taken back: {changes}."])
         return editor, (edit.before, edit.now), status, str(edit.now), edit
 
 
-def painted(painting: dict[str, Any] | None, size: tuple[int, ...]) -> np.ndarray:
-    """Find what is painted on the layers of Gradio's editor: bool, of a size (H, W)."""
+def painted(painting: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
+    """Find what is painted on the layers of Gradio's editor, images or files: bool, of a size (H, W)."""
     mask = np.zeros(size, bool)
-    for layer in (painting or {}).get("layers") or []:
-        alpha = layer.getchannel("A").resize(size[::-1], Image.Resampling.NEAREST)
+    for layer in layers_of(painting):
+        image = layer if isinstance(layer, Image.Image) else read_layer(Path(layer))
+        alpha = image.getchannel("A").resize((size[1], size[0]), Image.Resampling.NEAREST)
         mask |= np.asarray(alpha) > 0
     if not mask.any():
         raise UserError("nothing is painted: paint over the part that is to be drawn again")
     return mask
 
 
-def existing(path: str | None, otherwise: str) -> Path:
-    """Refuse an image that is not there."""
+def layers_of(painting: dict[str, Any] | None) -> list[Image.Image | str]:
+    """List the layers of Gradio's editor: images, or paths of files."""
+    layers = (painting or {}).get("layers") or []
+    return [layer["path"] if isinstance(layer, dict) else layer for layer in layers]
+
+
+def read_layer(path: Path) -> Image.Image:
+    """Read a layer that a browser has made; one without transparency is painted all over."""
+    return open_image(read_bytes(path), path.name).convert("RGBA")
+
+
+def existing(upload: dict[str, Any] | str | None, otherwise: str) -> Path:
+    """Find the file of an upload, as Gradio describes it; refuse one that is not there."""
+    path = upload.get("path") if isinstance(upload, dict) else upload
     if path is None:
         raise UserError(otherwise)
     return Path(path)
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """Turn a user's mistake into a line on the page."""
-    try:
-        yield
-    except UserError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+def up_to_date(edit: Edit | None) -> Edit:
+    """Refuse a picture that is not there, or that a call before this one has changed."""
+    if edit is None:
+        raise UserError(NO_PICTURE)
+    if not edit.now.exists():
+        raise UserError(LOST)
+    if not edit.is_newest:
+        raise UserError("the picture has changed meanwhile: look at it, and click again")
+    return edit
+
+
+def checked(name: str, value: float, low: float, high: float) -> float:
+    """Refuse what is no number of a range."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise UserError(f"{name} must be a number from {low:g} to {high:g}")
+    return value
+
+
+def checked_seed(value: float | None) -> int:
+    """Refuse what is no seed; None is 0."""
+    return int(checked("seed", value or 0, *SEEDS))

@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from srflow_plugin.demo.answers import Answers
+from srflow_plugin.demo.answers import FACTORS, SAMPLES, TEMPERATURES, Answers
 from srflow_plugin.demo.session import EXAMPLES, Session, example, transfer_example
+from srflow_plugin.demo.turns import Turns
 from srflow_plugin.demo.visits import forget
 
 TITLE = "SRFlow: one low-resolution image, many high-resolution ones"
@@ -33,16 +34,25 @@ THEME = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]).set(
     button_primary_background_fill_hover="*primary_700",
     checkbox_label_background_fill_selected="*primary_600",
 )
-ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "network"}
+CALLS = 512  # those that wait for their turns, or until it is known that nobody waits for them
+# Values come as they are sent, and Answers reads them: what Gradio reads loses depth, or is decoded before it is
+# known to be an image of any size, or ends with a traceback instead of a line.
+UNREAD: dict[str, Any] = {"preprocess": False}
 DRAW_AGAIN = "draw again"  # id of the tab
 # Gradio's examples are buttons without a name; this gives them one, for those who cannot see the pictures.
 NAMED = f"""() => document.querySelectorAll("button.gallery-item").forEach(
     (button, number) => button.setAttribute("aria-label", "example: " + {list(EXAMPLES)}[number]))"""
 
 
-def make_page(sessions: dict[str, Session], folder: Path) -> gr.Blocks:
-    """Make the page for networks by name, the first of them chosen; each visitor's pictures are put into ``folder``."""
-    answers, names = Answers(sessions, folder), list(sessions)
+def make_page(sessions: dict[str, Session], folder: Path, turns: Turns | None = None) -> gr.Blocks:
+    """Make the page for networks by name, the first of them chosen.
+
+    Args:
+        sessions: networks by name.
+        folder: each visitor's pictures are put there.
+        turns: order of the visitors' calls.
+    """
+    answers, names = Answers(sessions, folder, turns), list(sessions)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         network = gr.Radio(names, value=names[0], label="network", visible=len(names) > 1)
@@ -54,10 +64,11 @@ def make_page(sessions: dict[str, Session], folder: Path) -> gr.Blocks:
                 changed = _add_drawing_again(answers, network, edit)
             with gr.Tab("Transfer content"):
                 _add_transfer(answers, network)
-        begun = again.click(answers.begin, [choice, shown, edit], changed)
+        begun = again.click(answers.begin, [choice, shown, edit], changed, **UNREAD)
         begun.success(lambda: gr.Tabs(selected=DRAW_AGAIN), None, tabs, api_visibility="private")
         page.load(None, js=NAMED)
-    return page
+    # The turns, and not Gradio's queue, say how many calls run at once, and in which order.
+    return page.queue(api_open=False, max_size=CALLS, default_concurrency_limit=None)
 
 
 def _add_super_resolution(answers: Answers, network: gr.Radio, shown: gr.State) -> tuple[gr.Dropdown, gr.Button]:
@@ -72,8 +83,8 @@ def _add_super_resolution(answers: Answers, network: gr.Radio, shown: gr.State) 
                 label="test: make my image smaller first, then compare the result with it",
                 info="Leave it unticked to enlarge the image.",
             )
-            temperature = gr.Slider(0, 1.2, 0.8, step=0.05, label="temperature")
-            samples = gr.Slider(1, 10, 3, step=1, label="samples")
+            temperature = _slider("temperature", TEMPERATURES, 0.8, 0.05)
+            samples = _slider("samples", SAMPLES, 3, 1)
             seed = gr.Number(0, precision=0, label="seed")
             button = gr.Button("Super-resolve", variant="primary")
             compare_button = gr.Button("Compare temperatures")
@@ -94,12 +105,12 @@ def _add_super_resolution(answers: Answers, network: gr.Radio, shown: gr.State) 
                     explained = gr.Markdown(FIGURES, visible=False)
     inputs = [network, image, is_gt, temperature, samples, seed, shown]
     outputs = [notes, gallery, choice, slider, spread, figures, explained, download, shown]
-    button.click(answers.upscale, inputs, outputs, **ONE_AT_A_TIME)
-    compare_button.click(answers.compare, [network, image, is_gt, seed, shown], outputs, **ONE_AT_A_TIME)
+    button.click(answers.upscale, inputs, outputs, **UNREAD)
+    compare_button.click(answers.compare, [network, image, is_gt, seed, shown], outputs, **UNREAD)
     # Moved sliders answer at once: the encoder's features are remembered. "release" is the end of a drag.
     for control in (temperature.release, samples.release, seed.submit):
-        control(answers.upscale, inputs, outputs, **ONE_AT_A_TIME, show_progress="minimal")
-    choice.input(answers.choose, [choice, shown], slider)
+        control(answers.upscale, inputs, outputs, **UNREAD, show_progress="minimal")
+    choice.input(answers.choose, [choice, shown], slider, **UNREAD)
     return choice, again
 
 
@@ -121,24 +132,24 @@ def _add_drawing_again(answers: Answers, network: gr.Radio, edit: gr.State) -> l
         slider = gr.ImageSlider(label="before | after", format="png", buttons=BUTTONS)
     status = gr.Markdown()
     with gr.Row():
-        temperature = gr.Slider(0, 1.2, 0.8, step=0.05, label="temperature: calm to lively")
+        temperature = _slider("temperature: calm to lively", TEMPERATURES, 0.8, 0.05)
         seed = gr.Number(0, precision=0, label="seed")
         draw, draw_other = gr.Button("Draw again", variant="primary"), gr.Button("New seed")
     with gr.Row():
-        factor = gr.Slider(0, 1.5, 0.7, step=0.05, label="details that are there: calmer below 1, livelier above 1")
+        factor = _slider("details that are there: calmer below 1, livelier above 1", FACTORS, 0.7, 0.05)
         strengthen = gr.Button("Make calmer or livelier")
     with gr.Row():
         undo, download = gr.Button("Undo"), gr.DownloadButton("Download the picture as PNG")
     with gr.Accordion("A picture of yours, large already", open=False):
         own = _upload("picture of yours", height=200)
     changed = [editor, slider, status, download, edit]
-    how = {**ONE_AT_A_TIME, "show_progress_on": slider}
+    how = {**UNREAD, "show_progress_on": slider}
     draw.click(answers.draw, [edit, editor, temperature, seed], changed, **how)
-    new_seed = draw_other.click(lambda seed: int(seed or 0) + 1, seed, seed, api_visibility="private")
+    new_seed = draw_other.click(answers.next_seed, seed, seed, api_visibility="private", **UNREAD)
     new_seed.success(answers.draw, [edit, editor, temperature, seed], changed, **how)
     strengthen.click(answers.strengthen, [edit, editor, factor], changed, **how)
-    undo.click(answers.undo, [edit, editor], changed, show_progress_on=slider)
-    own.upload(answers.begin_own, [network, own, edit], changed, show_progress_on=slider)
+    undo.click(answers.undo, [edit, editor], changed, **how)
+    own.upload(answers.begin_own, [network, own, edit], changed, **how)
     return changed
 
 
@@ -149,7 +160,7 @@ def _add_transfer(answers: Answers, network: gr.Radio) -> None:
         result = _shown("result")
     button = gr.Button("Transfer", variant="primary")
     gr.Examples([list(transfer_example())], [edited, original], label="a part in another light")
-    button.click(answers.transfer, [network, edited, original], result, **ONE_AT_A_TIME)
+    button.click(answers.transfer, [network, edited, original], result, **UNREAD)
 
 
 def _shown(label: str) -> gr.Image:
@@ -158,8 +169,10 @@ def _shown(label: str) -> gr.Image:
 
 
 def _upload(label: str, **settings: Any) -> gr.Image:
-    """Add an image that is handed on as the file that was uploaded: Gradio's own reading loses depth and turns."""
+    """Add an image to upload, whose file :class:`Answers` reads."""
     how = {"type": "filepath", "format": "png", "sources": ["upload", "clipboard"], **settings}
-    image = gr.Image(label=label, alt_text=label, **how)
-    image.preprocess = lambda payload: payload and payload.path
-    return image
+    return gr.Image(label=label, alt_text=label, **how)
+
+
+def _slider(label: str, limits: tuple[float, float], value: float, step: float) -> gr.Slider:
+    return gr.Slider(*limits, value, step=step, label=label)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from srflow_plugin.demo.pictures import check_room, new_folder
 from srflow_plugin.demo.session import Answer
 from srflow_plugin.images.photographs import Photograph
 from srflow_plugin.images.writing import write_photograph
@@ -53,20 +54,28 @@ class Edit(NamedTuple):
         """Picture as it was before the last change."""
         return self.versions[max(0, len(self.versions) - 2)]
 
+    @property
+    def is_newest(self) -> bool:
+        """Say whether no other call has changed or undone it meanwhile."""
+        return {*self.folder.glob("picture_*.png")} == {*self.versions}
+
     def changed(self, picture: Photograph) -> Edit:
         """Add a version."""
-        path = self.folder / f"picture_{len(self.versions)}.png"
+        check_room(self.folder.parent)
+        path = self.folder / f"picture_{len(self.versions)}_{secrets.token_hex(4)}.png"
         write_photograph(path, picture)
         return self._replace(versions=(*self.versions, path))
 
     def undone(self) -> Edit:
         """Take the newest version away, if it is not the only one."""
+        if len(self.versions) > 1:
+            self.now.unlink(missing_ok=True)
         return self._replace(versions=self.versions[:-1] or self.versions)
 
 
 def keep(answer: Answer, network: str, parent: Path) -> Shown:
     """Write the pictures of an answer, and a zip of them."""
-    folder = Path(tempfile.mkdtemp(dir=parent))
+    folder = new_folder(parent)
     pictures = {title: folder / f"{title.replace(' ', '_')}.png" for title, _ in answer.pictures}
     for title, photograph in answer.pictures:
         write_photograph(pictures[title], photograph)
@@ -80,7 +89,7 @@ def keep(answer: Answer, network: str, parent: Path) -> Shown:
 
 def begin(picture: Path, lq: Path | None, network: str, parent: Path) -> Edit:
     """Copy a picture that is to be drawn again, and its LR image."""
-    folder = Path(tempfile.mkdtemp(dir=parent))
+    folder = new_folder(parent)
     first = Path(shutil.copy(picture, folder / "picture_0.png"))
     return Edit(folder, network, Path(shutil.copy(lq, folder / "lq.png")) if lq else None, (first,))
 

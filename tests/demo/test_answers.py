@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gradio as gr
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 from PIL import Image
 
 from srflow_plugin.applications.upscale import find_network
-from srflow_plugin.demo.answers import Answers, painted
+from srflow_plugin.demo.answers import Answers, checked, checked_seed, painted
 from srflow_plugin.demo.session import Session, example
 from srflow_plugin.demo.visits import Edit, Shown
 from srflow_plugin.errors import UserError
@@ -129,8 +132,80 @@ def test_mistakes_become_lines_on_the_page(answers: Answers, upload: str, tmp_pa
     assert edit.now.exists()
 
 
+def test_a_picture_that_another_call_has_changed(answers: Answers, upload: str) -> None:
+    edit = edit_of(answers.begin("sample 1", shown_for(answers, upload), None))
+    area = painting((slice(10, 30), slice(20, 50)))
+    newer = edit_of(answers.draw(edit, area, 0.8, 1))
+    kept = newer.now.read_bytes()
+    with pytest.raises(gr.Error, match="has changed meanwhile"):  # clicked before the answer was there
+        answers.draw(edit, area, 0.8, 2)
+    with pytest.raises(gr.Error, match="has changed meanwhile"):
+        answers.undo(edit, area)
+    assert newer.now.read_bytes() == kept
+    undone = edit_of(answers.undo(newer, area))
+    with pytest.raises(gr.Error, match=r"has changed|not there any more"):
+        answers.draw(newer, area, 0.8, 2)
+    edit_of(answers.draw(undone, area, 0.8, 2))
+
+
+def test_pictures_that_are_deleted_meanwhile(answers: Answers, upload: str) -> None:
+    shown = shown_for(answers, upload)
+    edit = edit_of(answers.begin("sample 0", shown, None))
+    area = painting((slice(0, 20), slice(0, 20)))
+    gone: list[Callable[[], Any]] = [
+        lambda: answers.begin("sample 0", shown, None),
+        lambda: answers.draw(edit, area, 0.8, 0),
+        lambda: answers.undo(edit, area),
+    ]
+    for folder in (shown.folder, edit.folder):
+        shutil.rmtree(folder)
+    for work in gone:
+        with pytest.raises(gr.Error, match="is not there any more: upload the image"):
+            work()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "/a/b"), MemoryError(), UserError("/v/a.png")]
+)
+def test_lines_instead_of_tracebacks(answers: Answers, upload: str, error: Exception, monkeypatch: Any) -> None:
+    monkeypatch.setattr(answers.sessions["x4"], "upscale", Mock(side_effect=error))
+    with pytest.raises(gr.Error) as told:
+        answers.upscale("x4", upload, False, 0.8, 2, 0, None)
+    lines = ("No space left on device: try again later", "there is not enough memory", "/v/a.png")
+    assert told.value.message.startswith(lines) and not told.value.print_exception
+
+
+def test_calls_have_their_turns(answers: Answers, upload: str) -> None:
+    request = Mock(spec=gr.Request, client=Mock(host="127.0.0.1"), session_hash="abc")
+    with pytest.raises(gr.Error, match="nobody waits for this answer"):
+        answers.upscale("x4", upload, False, 0.8, 1, 0, None, request)
+    with answers.turns.listening("abc"):
+        assert answers.upscale("x4", upload, False, 0.8, 1, 0, None, request)
+
+
+def test_numbers_are_checked() -> None:
+    for value in (math.nan, math.inf, -0.1, 1.3, "1", None, True, [1]):
+        with pytest.raises(UserError, match=r"temperature must be a number from 0 to 1\.2"):
+            checked("temperature", value, 0, 1.2)  # type: ignore[arg-type]
+    assert checked("temperature", 1.2, 0, 1.2) == 1.2
+    assert checked_seed(None) == 0 and checked_seed(-(2**63)) == -(2**63) and checked_seed(7.0) == 7
+    for seed in (2**63, 2.0**63, math.nan, math.inf):
+        with pytest.raises(UserError, match="seed must be a number"):
+            checked_seed(seed)
+
+
 def test_paintings_of_other_sizes_are_fitted() -> None:
     mask = painted(painting((slice(10, 20), slice(0, 30)), size=(24, 30)), (48, 60))
     assert mask.shape == (48, 60) and mask[20:40].all() and mask.sum() == 20 * 60
     with pytest.raises(UserError, match="nothing is painted"):
         painted({"layers": None}, (4, 4))
+
+
+def test_paintings_in_files(tmp_path: Path) -> None:
+    (layer,) = painting((slice(10, 20), slice(0, 30)), size=(24, 30))["layers"]
+    layer.save(tmp_path / "layer.png")
+    file = {"path": str(tmp_path / "layer.png")}
+    assert painted({"layers": [file]}, (24, 30)).sum() == 10 * 30
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(UserError, match="is not an image"):
+        painted({"layers": [file, {"path": str(tmp_path / "text.png")}]}, (24, 30))

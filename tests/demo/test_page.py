@@ -6,7 +6,9 @@ import io
 import shutil
 import zipfile
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -158,6 +160,50 @@ def test_a_part_is_drawn_again_and_taken_back(page: Page, tmp_path: Path) -> Non
         page.get_by_text(f"Changes that can be taken back: {number}.").wait_for(timeout=60_000)
     drawn = np.asarray(Image.open(saved(page, "Download the picture as PNG", tmp_path / "drawn.png")))
     assert np.array_equal(drawn, sample)
+
+
+ATTACK = """async ([address, data]) => {
+    const body = new FormData();
+    body.append("files", new Blob([Uint8Array.from(data)]), "forged.png");
+    const frame = document.body.appendChild(document.createElement("iframe"));
+    frame.src = address;
+    await new Promise((done) => { frame.onload = done; });
+    const read = await fetch(address + "/config").then((answer) => answer.text(), () => "refused");
+    await fetch(address + "/gradio_api/upload", {method: "POST", mode: "no-cors", body}).catch(() => null);
+    return read;
+}"""
+
+
+@pytest.mark.slow
+@NEEDS_CHROMIUM
+def test_two_browsers_and_a_page_of_others(address: str, tmp_path: Path) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        pages = {level: browser.new_context().new_page() for level in (30, 220)}
+        for level, page in pages.items():
+            Image.new("RGB", (level, 12), (level, level, level)).save(tmp_path / f"{level}.png")
+            page.goto(address)
+            page.locator("input[type=file]").first.set_input_files(str(tmp_path / f"{level}.png"))
+            page.locator(".image-frame img").first.wait_for()
+        for page in pages.values():
+            super_resolve(page)
+        for level, page in pages.items():
+            page.get_by_text(f"{level}x12 became {4 * level}x48.").wait_for(timeout=60_000)
+        for level, page in [*pages.items(), *pages.items()]:
+            with zipfile.ZipFile(saved(page, "Download all as PNG files", tmp_path / "all.zip")) as zipped:
+                assert abs(np.asarray(Image.open(zipped.open("bicubic.png"))).mean() - level) < 0.5
+        with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as foreign:
+            Thread(target=foreign.serve_forever, daemon=True).start()
+            page = browser.new_context().new_page()
+            framed: list[str] = []
+            page.on("framenavigated", lambda frame: framed.append(frame.title() if frame.parent_frame else ""))
+            page.goto(f"http://127.0.0.1:{foreign.server_port}/nothing")
+            data = list((tmp_path / "30.png").read_bytes())
+            assert page.evaluate(ATTACK, [address, data]).startswith(("refused", '{"detail":"another page may not'))
+            foreign.shutdown()
+        assert not any("SRFlow" in title for title in framed)
+        browser.close()
+    assert [path.name for path in tmp_path.rglob("*.png") if path.name == "forged.png"] == []
 
 
 @pytest.mark.slow
