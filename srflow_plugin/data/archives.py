@@ -198,6 +198,8 @@ def _members(archive: Path) -> Iterator[list[Member]]:
                 if is_image_file(Path(member.path.name))
                 and not any(part.startswith(HIDDEN) for part in member.path.parts if part != ".")
             ]
+    except UserError:
+        raise
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk
             raise

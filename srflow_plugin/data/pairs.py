@@ -68,6 +68,7 @@ class GrowingLmdb:
         self.folder = folder
         try:
             self.environment = lmdb.open(str(folder), map_size=FIRST_SIZE)
+            sync(folder)  # LMDB puts contents on the disk, and not the names of its files
         except lmdb.Error as error:
             raise UserError(f"{folder} cannot be opened: {error}; {HINT}") from None
 

@@ -38,7 +38,7 @@ from srflow_plugin.applications.latents import read_latents, save_latents
 from srflow_plugin.checkpoints.convert import convert
 from srflow_plugin.checkpoints.load import load_network, read_checkpoint
 from srflow_plugin.data.archives import unpack
-from srflow_plugin.data.pairs import open_writer
+from srflow_plugin.data.pairs import Pair, open_writer
 from srflow_plugin.files import save_atomically, write_whole
 from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.training.resume import find_newest
@@ -177,7 +177,7 @@ def recorded(disk: Disk, step: Callable[[], None]) -> Iterator[None]:
     """Have a disk look at all that the block does, and call ``step`` after each."""
     real: list[tuple[Any, str, Any]] = [
         (owner, name, getattr(owner, name))
-        for owner, names in ((os, ("fsync", "link")), (Path, ("replace", "rename", "unlink", "mkdir")))
+        for owner, names in ((os, ("fsync", "sync", "link")), (Path, ("replace", "rename", "unlink", "mkdir")))
         for name in names
     ]
 
@@ -188,6 +188,9 @@ def recorded(disk: Disk, step: Callable[[], None]) -> Iterator[None]:
             result = function(*arguments, **options)
             if name == "fsync":
                 disk.sync(os.fstat(arguments[0]).st_ino)
+            elif name == "sync":
+                for inode in [*disk.numbers]:
+                    disk.sync(inode)
             disk.look()
             step()
             return result
@@ -206,7 +209,8 @@ def recorded(disk: Disk, step: Callable[[], None]) -> Iterator[None]:
 def simulated(work: Work, with_sync: bool, seed: int = 0) -> tuple[int, int, list[str]]:
     """Do a piece of work, with a power cut after each step: the numbers of steps and states, and the faults."""
     with tempfile.TemporaryDirectory() as parent:
-        folder, rng, finished = Path(parent) / "work", random.Random(seed), []
+        folder, rng = Path(parent) / "work", random.Random(seed)
+        finished: list[Any] = []
         cuts: set[tuple[Tree, tuple[Any, ...]]] = set()  # with what was finished by then
         folder.mkdir()
         work.prepare(folder)
@@ -266,6 +270,11 @@ def train(folder: Path, finish: Callable[[Any], None]) -> None:
         checkpoints.save(0, Progress(iteration, iteration, 0), must=True)
         finish(iteration)
         checkpoints.save_networks("best")
+
+
+def make_folders(folder: Path) -> None:
+    for name in ("models", "training_states"):
+        (folder / name).mkdir()
 
 
 def check_training(folder: Path, finished: list[int]) -> None:
@@ -349,7 +358,7 @@ def prepare_pairs(kind: str) -> Work:
     def run(folder: Path, finish: Callable[[Any], None]) -> None:
         writer = open_writer(folder / f"HR{kind}", folder / f"LR{kind}", {"scale": 4}, images)
         for number, key in enumerate(images):
-            writer.put(key, [(noise_png(number), noise_png(number))])
+            writer.put(key, [Pair(noise_png(number), noise_png(number))])
         writer.finish()
         finish("all")
 
@@ -361,7 +370,7 @@ def prepare_pairs(kind: str) -> Work:
         if not writer.complete:
             for number, key in enumerate(images):
                 if not writer.has(key):
-                    writer.put(key, [(noise_png(number), noise_png(number))])
+                    writer.put(key, [Pair(noise_png(number), noise_png(number))])
             writer.finish()
         assert writer.count() == len(images), "images are missing"
         for path in folder.glob("*.lmdb"):
@@ -388,9 +397,7 @@ WORKS: dict[str, Work] = {
         lambda folder, finish: save_atomically(WEIGHTS[1], folder / "a.pth"),
         lambda folder, finished: one_of(WEIGHTS[:2], read_checkpoint(folder / "a.pth")),
     ),
-    "checkpoints, keep_last 1": Work(
-        lambda folder: [(folder / name).mkdir() for name in ("models", "training_states")], train, check_training
-    ),
+    "checkpoints, keep_last 1": Work(make_folders, train, check_training),
     "convert": Work(make_networks, convert_both, check_networks),
     "latents": Work(lambda folder: None, encode, check_latents),
     "texts": Work(lambda folder: write_whole(folder / "protocol.json", '{"a": 0}'), write_texts, check_text),
