@@ -10,7 +10,7 @@ from tests.helpers import ROOT, run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["fuzz --cases 70 --seed 7", "torture --kills 2"])
+@pytest.mark.parametrize("script", ["fuzz --cases 70 --seed 7", "fuzz --kinds hostile --cases 60", "torture --kills 2"])
 def test_what_clusters_and_users_do(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     name, *arguments = script.split()
