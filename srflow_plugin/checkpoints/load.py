@@ -28,6 +28,7 @@ from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_is_file
 
 UNUSED_PREFIX = "unused."
+LONGEST_NAME = 200  # of a tensor
 NO_MEMORY = "there is not enough memory for it"
 SAFE_TORCH = (2, 6)  # the first whose weights-only loading runs no code
 WRAPPINGS = (
@@ -235,6 +236,9 @@ def flat_weights(state: Mapping[str, Any], param_key: str, name: str) -> Weights
         if state.keys() >= TRAINING_STATE:
             raise UserError(f"{name} is a training state: give its network, a file of the folder models beside it")
         raise UserError(f"{name} holds no weights; it has {', '.join(map(repr, list(state)[:5])) or 'nothing'}")
+    odd = next((key for key in flat if not key.isprintable() or len(key) > LONGEST_NAME), None)
+    if odd is not None:
+        raise UserError(f"{name} holds no weights that can be used: {odd[:40]!r} is no name of any")
     # Of other networks a parameter may be called scale, too.
     scales = {key + SCALE_SUFFIX for key, value in flat.items() if value.dtype == torch.int8} & flat.keys()
     weights = {

@@ -263,6 +263,11 @@ class Model(WholeNetworks):
         self.save_network(self.net_g, "net_g", label)
 
 
+def make_folders(folder: Path) -> None:
+    for name in ("models", "training_states"):
+        (folder / name).mkdir()
+
+
 def train(folder: Path, finish: Callable[[Any], None]) -> None:
     model: Any = Model(folder)
     checkpoints = Checkpoints(model, keep_last=1, keep_best=None)
