@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -108,24 +109,41 @@ def test_who_floods_keeps_nobody_waiting(page: Served, tmp_path: Path) -> None:
     assert len(refused) >= 30 and all("429" in line or "unfinished" in line for line in refused), refused
 
 
-def ask(page: Served, *data: Any) -> str:
-    """Call ``upscale`` as a program does that checks nothing; return the error."""
-    body = json.dumps({"data": [*data, None], "fn_index": 1, "session_hash": "raw"})
+def output_of(page: Served, session: str, *data: Any) -> dict[str, Any]:
+    """Call ``upscale`` as a program does that checks nothing."""
+    body = json.dumps({"data": [*data, None], "fn_index": 1, "session_hash": session})
     headers = {"Content-Type": "application/json"}
     assert httpx.post(f"{page.url}/gradio_api/queue/join", content=body, headers=headers).status_code == 200
-    with httpx.stream("GET", f"{page.url}/gradio_api/queue/data?session_hash=raw", timeout=60) as stream:
+    with httpx.stream("GET", f"{page.url}/gradio_api/queue/data?session_hash={session}", timeout=60) as stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix("data:") or "{}")
             if message.get("msg") == "process_completed":
-                return str(message["output"].get("error"))
+                output: dict[str, Any] = message["output"]
+                return output
     raise AssertionError("no answer")
+
+
+def ask(page: Served, *data: Any) -> str:
+    return str(output_of(page, "raw", *data).get("error"))
+
+
+def uploaded(page: Served, path: Path) -> dict[str, Any]:
+    answer = httpx.post(f"{page.url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())})
+    return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
+
+
+def test_uploads_after_an_example_are_read_as_they_are(page: Served, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(81, dtype=np.uint16).reshape(9, 9) * 800).save(tmp_path / "deep.png")
+    click = {"data": [0], "fn_index": 0, "session_hash": "deep"}
+    assert httpx.post(f"{page.url}/gradio_api/run/predict", json=click).status_code == 200
+    output = output_of(page, "deep", "net", uploaded(page, tmp_path / "deep.png"), False, 0, 1, 0)
+    picture = httpx.get(f"{page.url}/gradio_api/file={output['data'][1][0]['image']['path']}").content
+    assert Image.open(io.BytesIO(picture)).mode == "I;16"
 
 
 def test_values_that_sliders_cannot_have(page: Served, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    data = (tmp_path / "a.png").read_bytes()
-    (path,) = httpx.post(f"{page.url}/gradio_api/upload", files={"files": ("a.png", data)}).json()
-    image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    image = uploaded(page, tmp_path / "a.png")
     odd = [math.nan, math.inf, -math.inf, -1, 1e30, "x", None, [1], True]
     for value in odd:
         assert ask(page, "net", image, False, value, 1, 0) == "temperature must be a number from 0 to 1.2", value
