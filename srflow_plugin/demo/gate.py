@@ -19,6 +19,7 @@ from srflow_plugin.demo.pictures import check_room, check_upload
 from srflow_plugin.demo.session import EXAMPLES
 from srflow_plugin.demo.turns import Turns
 from srflow_plugin.errors import UserError
+from srflow_plugin.progress import tell
 
 API = "/gradio_api"
 FILE = f"{API}/file="
@@ -82,11 +83,16 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            send = _with_headers(send)
+            answer = Answer(send)
             try:
-                await self._pass(scope, receive, send)
+                await self._pass(scope, receive, answer)
             except RefusedError as refusal:
-                await refusal.response(scope, receive, send)
+                await refusal.response(scope, receive, answer)
+            except Exception as error:
+                if answer.is_begun:
+                    raise
+                tell(f"A call failed: {type(error).__name__}: {error}")  # such as none of the page's own does
+                await RefusedError(400, "this call makes no sense").response(scope, receive, answer)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -160,6 +166,21 @@ class Gate:
         parts = Path(path)
         if ".." in parts.parts or "\0" in path or not parts.is_relative_to(self.bounds.folder):
             raise RefusedError(403, "there is no such file: upload the image")
+
+
+class Answer:
+    """Answer to a request, with the headers that every one has."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.is_begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a part of it."""
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+            self.is_begun = True
+        await self.send(message)
 
 
 class Uploads:
@@ -242,12 +263,3 @@ def _handing_on(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return receiving
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-        await send(message)
-
-    return sending

@@ -38,6 +38,8 @@ class Behind:
 
     async def answer(self, request: Request) -> PlainTextResponse | JSONResponse:
         body = await request.body()
+        if b"senseless" in body:
+            raise KeyError("senseless")
         if request.url.path.endswith("/upload"):
             paths = [self.folder / name for name in self.names]
             for path, data in zip(paths, self.data, strict=True):
@@ -153,6 +155,13 @@ def test_what_is_no_call(client: TestClient, body: str) -> None:
     for route in (JOIN, PREDICT):
         answer = client.post(route, content=body.encode("latin-1"))
         assert answer.status_code == 400 and "\n" not in answer.json()["detail"]
+
+
+def test_what_the_application_fails_on_is_refused(client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("/gradio_api/cancel", "/gradio_api/reset"):
+        answer = client.post(path, content=b"senseless")
+        assert answer.status_code == 400 and answer.json()["error"] == "this call makes no sense"
+        assert capsys.readouterr().err == "A call failed: KeyError: 'senseless'\n"
 
 
 def test_sessions_have_plain_names(client: TestClient) -> None:

@@ -277,11 +277,6 @@ def train(folder: Path, finish: Callable[[Any], None]) -> None:
         checkpoints.save_networks("best")
 
 
-def make_folders(folder: Path) -> None:
-    for name in ("models", "training_states"):
-        (folder / name).mkdir()
-
-
 def check_training(folder: Path, finished: list[int]) -> None:
     newest, _ = find_newest(Model(folder).opt)
     assert not finished or (newest is not None and int(newest.stem) >= finished[-1]), "a checkpoint is lost"

@@ -8,7 +8,6 @@ import pytest
 
 from tests.helpers import ROOT, run
 
-
 SCRIPTS = [
     *("fuzz --cases 70 --seed 7", "fuzz --kinds hostile --cases 60", "torture --kills 2"),
     *("bitflips --flips 25", "crafted --cases 24", "page_calls --calls 60"),
