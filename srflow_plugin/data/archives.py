@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from srflow_plugin.data.download import check_free
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, printable
 from srflow_plugin.files import complete_or_absent, rename_folder, sync_all
 from srflow_plugin.images.files import IMAGE_SUFFIXES, is_image_file
 
@@ -123,7 +123,7 @@ def unpack(archive: Path, folder: str, target: Path) -> Path:
             "choose another disk with --downloads",
         )
         unfinished.mkdir(parents=True, exist_ok=True)
-        for member in tqdm(missing, unit="image", desc=f"unpacking {archive.name}"):
+        for member in tqdm(missing, unit="image", desc=f"unpacking {printable(archive.name)}"):
             with complete_or_absent(unfinished / member.path.name, is_one_of_many=True) as path:
                 _copy(member, path)
     sync_all()

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from srflow_plugin._version import __version__
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, printable
 from srflow_plugin.files import no_link, sync
 from srflow_plugin.progress import tell
 
@@ -90,7 +90,10 @@ def verify(path: Path, size: int | None, checksum: str | None) -> None:
         raise UserError(f"{path} has {_size(path)} bytes, {size} are expected; delete it and fetch it again")
     if checksum is not None:
         algorithm, _, expected = checksum.partition(":")
-        with path.open("rb") as file, tqdm.wrapattr(file, "read", total=_size(path), desc=f"checking {path.name}") as f:
+        with (
+            path.open("rb") as file,
+            tqdm.wrapattr(file, "read", total=_size(path), desc=f"checking {printable(path.name)}") as f,
+        ):
             digest = hashlib.new(algorithm, usedforsecurity=False)
             while chunk := f.read(CHUNK):
                 digest.update(chunk)
@@ -141,7 +144,7 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
         total = done + int(announced) if announced.isdecimal() and len(announced) < MOST_DIGITS else size
         most = size if size is not None else MOST_BYTES
         check_free(part.parent, (total or done) - done, f"{part.stem} needs", "choose another disk with --downloads")
-        bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem)
+        bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=printable(part.stem))
         with bar, open(part, "ab" if done else "wb", opener=no_link) as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from srflow_plugin.errors import cell
 from srflow_plugin.files import complete_or_absent, write_whole
 from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import heat_map, in_rows, resized, spread, stacked
@@ -225,7 +226,7 @@ def _times(name: str, summary: Sequence[dict[str, Any]]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -14,7 +14,7 @@ from srflow_plugin.leaderboard import report as report_module
 from srflow_plugin.leaderboard.check import with_files
 from srflow_plugin.leaderboard.draw import Method, Settings, fingerprint
 from srflow_plugin.leaderboard.records import Records
-from srflow_plugin.leaderboard.report import protocol, published_rows, write_report
+from srflow_plugin.leaderboard.report import _line, protocol, published_rows, write_report
 from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair
 from tests.helpers import noise_image
 
@@ -145,3 +145,7 @@ def test_figures(report: str, tmp_path: Path) -> None:
     names = {"DIV2K_valid_curves.png", "DIV2K_valid_000000.png", "DIV2K_valid_000001.png"}
     assert {path.name for path in figures.iterdir()} == names
     assert read_image(figures / "DIV2K_valid_000001.png").shape[0] > 80
+
+
+def test_no_name_forges_a_cell_or_a_row() -> None:
+    assert _line(["a | b", "c\n| d |", "\x1b[31m"]) == "| a \\| b | c\\n\\| d \\| | \\x1b[31m |"
