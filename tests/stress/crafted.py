@@ -255,10 +255,7 @@ def read_files(folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     go_on(Path("experiments/tiny/training_states/2.state").absolute())  # imports whatever is needed
-    taken = int(
-        next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line).split()[1]
-    )
-    resource.setrlimit(resource.RLIMIT_DATA, (1024 * taken + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (_data() + MEMORY, resource.RLIM_INFINITY))
     answers = sys.stdout
     for line in sys.stdin:
         kind, path = line.split()
@@ -269,6 +266,12 @@ def read_files(folder: Path) -> None:
         Path("it_ran").unlink(missing_ok=True)
         answers.write(json.dumps((ran + bad + (["works"] if "works" in outcomes else ["line"]))[0]) + "\n")
         answers.flush()
+
+
+def _data() -> int:
+    """Read how much memory of its own this process has, in bytes."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line for line in text.splitlines() if line.startswith("VmData")).split()[1])
 
 
 def outcome(use: Callable[[], object]) -> str:
@@ -335,6 +338,7 @@ def main() -> None:
         read_files(args.read)
         return
     warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_DATA, (_data() + MEMORY, resource.RLIM_INFINITY))  # for writing them, too
     counts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as parent:
         template = Path(parent) / "template"
