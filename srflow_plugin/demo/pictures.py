@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import EpsImagePlugin, Image
 
 from srflow_plugin.errors import UserError
-from srflow_plugin.images.files import DAMAGED
+from srflow_plugin.images.files import DAMAGED, FORMATS
 from srflow_plugin.locks import LockFile
 
 PREFIX = "srflow_demo_"
@@ -23,7 +23,6 @@ LOCK = "lock"
 KEPT = 3600.0  # seconds that pictures are kept
 LARGEST = 4 * 2**30  # bytes of all pictures
 LEFT_FREE = 2**28  # bytes of the disk
-KINDS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "TGA")
 FULL = "this page holds as many pictures as it may; older ones are deleted after an hour: try again later"
 
 
@@ -103,23 +102,23 @@ def without_folder(text: str, folder: Path) -> str:
 
 
 def only_pixels() -> None:
-    """Let Pillow read images of KINDS only, in this process: it has other programs draw some others (Ghostscript)."""
+    """Let Pillow read images of FORMATS only, in this process: it has other programs draw some others (Ghostscript)."""
     Image.init()
-    for kind in set(Image.ID) - set(KINDS):
+    for kind in set(Image.ID) - {*FORMATS, "MPO"}:
         Image.ID.remove(kind)
         del Image.OPEN[kind]
     EpsImagePlugin.gs_binary = False
 
 
 def check_upload(path: Path, max_pixels: int) -> None:
-    """Refuse a file that is no image of KINDS, or has too many pixels, by its header."""
+    """Refuse a file that is no image of FORMATS, or has too many pixels, by its header."""
     Image.init()
     try:
-        with Image.open(path, formats=[kind for kind in KINDS if kind in Image.OPEN]) as image:
+        with Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise UserError(f"{path.name} has too many pixels; cut it") from None
     except DAMAGED:
-        raise UserError(f"{path.name} is not an image that this page reads ({', '.join(KINDS)})") from None
+        raise UserError(f"{path.name} is not an image that this page reads ({', '.join(FORMATS)})") from None
     if width * height > max_pixels:
         raise UserError(f"{path.name} has {width:,} x {height:,} pixels, more than {max_pixels:,}; cut it")
