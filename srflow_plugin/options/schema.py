@@ -135,8 +135,8 @@ class SRFlowTrain(SRTrain):
         None,
     )
     perceptual_opt: dict[str, Any] | None = option(
-        "likewise: any of BasicSR's, or `LPIPSLoss` (`net: alex` or `vgg`, `loss_weight`), whose weights torchvision "
-        "downloads once",
+        "likewise: any of BasicSR's, or `LPIPSLoss` (`net: alex` or `vgg`, `loss_weight`), whose weights are "
+        "fetched once, and checked",
         None,
     )
     freeze_encoder_iters: int = option("number of iterations during which the encoder is frozen", 0, low=0)
