@@ -67,11 +67,16 @@ def decode_setting(tensor: Tensor) -> Value:
         UserError: it made no such tensor.
     """
     is_setting = tensor.ndim == (0 if tensor.is_floating_point() else 1) and tensor.layout == torch.strided
-    if not is_setting or tensor.is_meta or tensor.dtype == torch.bool or tensor.is_complex():
+    is_setting = is_setting and tensor.dtype != torch.bool and not tensor.is_complex()
+    try:
+        value = tensor.tolist() if is_setting else None
+    except NotImplementedError:  # without memory, and so without a value
+        value = None
+    if value is None:
         raise UserError(f"a setting is a tensor {list(tensor.shape)} of {tensor.dtype}, which none can be")
     if tensor.dtype == torch.uint8:
-        return bytes(tensor.tolist()).decode(errors="replace")
+        return bytes(value).decode(errors="replace")
     if not tensor.is_floating_point():
-        return tuple(tensor.tolist())
+        return tuple(value)
     # A network turned to float32 has rounded its settings.
-    return float(f"{tensor.item():.6g}") or None
+    return float(f"{value:.6g}") or None

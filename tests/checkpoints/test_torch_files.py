@@ -126,12 +126,12 @@ def overlapping() -> dict[str, torch.Tensor]:
 def test_small_files_have_small_cost(case: str, tmp_path: Path) -> None:
     make, message = CRAFTED[case]
     torch.save(make(), tmp_path / "net.pth")
-    start = time.monotonic()
+    start = time.process_time()  # whatever else this machine does
     for use in (load_network, lambda path: convert(path, tmp_path / "out.pth")):
         with pytest.raises(UserError) as error:
             use(tmp_path / "net.pth")
         assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
-    assert time.monotonic() - start < 10 and [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+    assert time.process_time() - start < 10 and [path.name for path in tmp_path.iterdir()] == ["net.pth"]
 
 
 def compressed(path: Path) -> None:
