@@ -31,7 +31,7 @@ IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
 }
-COMES_WITH = {"gradio": {"gradio_client"}}
+COMES_WITH = {"gradio": {"gradio_client", "httpx", "starlette"}}
 CORE = ("applications", "archs", "checkpoints", "flow", "images", "sampling")
 CORE_MODULES = ("__init__", "_version", "compat", "devices", "errors", "files", "locks", "memory", "progress", "shares")
 # What is used where it is there, by the modules that can do without.

@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import h11
 import httpx
 from tqdm import tqdm
 
@@ -183,7 +182,7 @@ def attack(page: Any, folder: Path, calls: int, seed: int) -> tuple[Counter[str]
             except httpx.TimeoutException:
                 faults.append(f"call {number}: no answer in {SECONDS:g} s")
                 continue
-            except (httpx.HTTPError, httpx.InvalidURL, h11.ProtocolError, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 counts[f"closed or not sent: {type(error).__name__}"] += 1
                 continue
             counts[str(answer.status_code)] += 1
