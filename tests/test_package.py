@@ -106,7 +106,7 @@ def extras_of(path: Path) -> tuple[str, ...]:
     inside = path.relative_to(PACKAGE)
     if inside.parts[0] == "demo":
         return ("demo",)
-    return ("train", "stlpips") if inside.as_posix() == "metrics/perceptual.py" else ("train",)
+    return ("train", "stlpips") if inside.as_posix() == "metrics/published.py" else ("train",)
 
 
 FILES = [
