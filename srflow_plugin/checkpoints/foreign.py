@@ -78,9 +78,7 @@ def _what_zip(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # of the disk; that one is of a place in the file
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk, not of a place in the file
             raise
         return "cut off or damaged: its download broke, or its disk was full; fetch it again"
     if any(re.fullmatch(r"[^/]+/constants\.pkl", name) for name in names):
