@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -50,7 +51,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    attempt = 0
+    attempt, first = 0, _size(part)
     while True:
         before = _size(part)
         try:
@@ -58,7 +59,8 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
             break
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             attempt = 1 if _size(part) > before else attempt + 1
-            if _is_final(error) or attempt == ATTEMPTS:
+            is_offline = isinstance(getattr(error, "reason", None), socket.gaierror) and _size(part) == first
+            if _is_final(error) or is_offline or attempt == ATTEMPTS:
                 raise UserError(
                     f"{url} cannot be fetched ({error}); try again later, it goes on where this stopped, or fetch it "
                     f"otherwise and put it at {path}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -35,6 +35,7 @@ ASKED = re.compile(
 TOLD = re.compile(rf"/login/?|{API}/(queue/join|run/predict|upload|cancel|reset)")
 SESSION = re.compile(r"[\w-]{1,64}")
 ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*:[/\\]", re.IGNORECASE)  # of the web, of files, ...
+SENSELESS = "this call makes no sense"
 LARGEST_CALL = 2**20  # bytes
 LARGEST_FORM = 2**16  # bytes that a file has around it
 HEADERS = {
@@ -62,12 +63,14 @@ class Bounds:
         folder: all pictures are in it.
         file_size: of an upload, in bytes.
         pixels: of an upload.
+        inputs: of the functions behind the page, by their numbers; empty: of any.
     """
 
     hosts: Hosts
     folder: Path
     file_size: int
     pixels: int
+    inputs: Mapping[int, int] = field(default_factory=dict)
 
 
 class Gate:
@@ -92,7 +95,7 @@ class Gate:
                 if answer.is_begun:
                     raise
                 tell(f"A call failed: {type(error).__name__}: {error}")  # such as none of the page's own does
-                await RefusedError(400, "this call makes no sense").response(scope, receive, answer)
+                await RefusedError(400, SENSELESS).response(scope, receive, answer)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -133,12 +136,14 @@ class Gate:
     def _checked_call(self, headers: Headers, body: bytes, is_queued: bool) -> bytes:
         """Check a call; return what has been checked, and nothing that another parser would see in it."""
         try:
-            call = json.loads(body)
+            call = json.loads(body, parse_constant=_no_json)
             for values in _dictionaries(call):
                 self._check_file(values, headers)
         except (ValueError, RecursionError):
             raise RefusedError(400, "this is not JSON") from None
-        session = call.get("session_hash") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not self._is_function(call):
+            raise RefusedError(400, SENSELESS)
+        session = call.get("session_hash")
         if not isinstance(session, str) or not SESSION.fullmatch(session):
             raise RefusedError(400, "session_hash must be letters and digits")
         try:
@@ -149,6 +154,13 @@ class Gate:
         if not is_queued and not _is_number(call.get("data")):
             raise RefusedError(404, "there is nothing here but examples: join the queue")
         return json.dumps(call).encode()
+
+    def _is_function(self, call: Mapping[str, Any]) -> bool:
+        """Say whether a call is of a function of the page's, with as many values as it takes."""
+        number, data = call.get("fn_index"), call.get("data")
+        if not self.bounds.inputs:
+            return True
+        return type(number) is int and isinstance(data, list) and self.bounds.inputs.get(number) == len(data)
 
     def _check_file(self, values: Mapping[str, Any], headers: Headers) -> None:
         """Refuse addresses, and files that are not the page's own."""
@@ -219,6 +231,11 @@ class Uploads:
 
 def _is_number(data: object) -> bool:
     return isinstance(data, list) and len(data) == 1 and data[0] in range(len(EXAMPLES))
+
+
+def _no_json(constant: str) -> None:
+    """Refuse NaN and infinities, which Python's reader takes."""
+    raise ValueError(constant)
 
 
 def _hosts(headers: Headers) -> list[str]:

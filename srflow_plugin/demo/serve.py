@@ -84,7 +84,8 @@ def _launch(sessions: dict[str, Session], how: Serving, folder: Path, turns: Tur
     examples = set(folder.iterdir())
     pixels = max(session.max_pixels * session.network.scale**2 for session in sessions.values())
     Image.MAX_IMAGE_PIXELS = pixels  # where nobody else has looked at the size
-    bounds = Bounds(how.hosts, folder, how.file_size, pixels)
+    inputs = {number: len(function.inputs) for number, function in page.fns.items()}
+    bounds = Bounds(how.hosts, folder, how.file_size, pixels, inputs)
     with _sweeping(folder, examples):
         page.launch(
             server_name=how.hosts.in_url,

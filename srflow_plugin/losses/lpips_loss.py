@@ -6,8 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from srflow_plugin.metrics.published import lpips_network
-
 
 class LPIPSLoss(nn.Module):
     """LPIPS (Zhang et al., CVPR 2018), version 0.1, of images in [0, 1]; takes the place of a ``perceptual_opt``.
@@ -21,6 +19,8 @@ class LPIPSLoss(nn.Module):
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", loss_weight: float = 1.0) -> None:
         super().__init__()
+        from srflow_plugin.metrics.published import lpips_network  # late: metrics and losses are registered together
+
         self.lpips = lpips_network(net).requires_grad_(False)
         self.loss_weight = loss_weight
 

@@ -93,7 +93,7 @@ CRAFTED: dict[str, tuple[Callable[[], Any], str]] = {
     "nested deeply": (lambda: {"params": nested(250)}, "nested without end"),
     "nested doubly": (lambda: {"params": doubled(40)}, "nested without end"),
     "itself within": (itself, "nested without end"),
-    "20,000 RRDBs": (lambda: many_blocks(20_000), "20000 RRDBs and 3 levels are more than its"),
+    "5,000 RRDBs": (lambda: many_blocks(5_000), "5000 RRDBs and 3 levels are more than its"),
     "complex": (lambda: in_weights(encoder__conv_first__bias=torch.zeros(6, dtype=torch.complex64)), "complex64"),
     "eight bits and a scale across": (
         lambda: {"flow.a": torch.zeros(1, 9999, dtype=torch.int8), "flow.a.scale": torch.zeros(9999, 1)},

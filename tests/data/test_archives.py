@@ -98,7 +98,7 @@ def damaged_bzip2(path: Path) -> None:
     with tarfile.open(path, "w:bz2") as tarred:
         tarred.add(path.with_name("a"), "a.png")
     data = bytearray(path.read_bytes())
-    data[-1000] ^= 1
+    data[-9000:-8000] = bytes(1000)
     path.write_bytes(data)
 
 

@@ -150,11 +150,24 @@ def test_calls_come_through_as_they_were_checked(client: TestClient, behind: Beh
     assert "/etc/passwd" not in client.post(JOIN, content=twice).text
 
 
-@pytest.mark.parametrize("body", ["", "{", "[" * 100_000, "1" * 5000, "null", "[]", "\xff", '{"session_hash": 5}'])
+@pytest.mark.parametrize(
+    "body", ["", "{", "[" * 100_000, "1" * 5000, "null", "[]", "[NaN]", "\xff", '{"session_hash": 5}']
+)
 def test_what_is_no_call(client: TestClient, body: str) -> None:
     for route in (JOIN, PREDICT):
         answer = client.post(route, content=body.encode("latin-1"))
         assert answer.status_code == 400 and "\n" not in answer.json()["detail"]
+
+
+def test_calls_are_of_the_pages_functions(behind: Behind, turns: Turns) -> None:
+    bounds = Bounds(Hosts("127.0.0.1"), behind.folder, file_size=20_000, pixels=400, inputs={1: 2, 3: 0})
+    route = Route("/{path:path}", behind.answer, methods=["POST"])
+    with TestClient(Starlette(routes=[route], middleware=[Middleware(Gate, bounds, turns)]), URL) as client:
+        right = [{**call("a", 5)}, {**call(), "fn_index": 3}]
+        wrong = [call(), call("a"), call("a", 5, 6), {**call(), "fn_index": True}, {**call("a", 5), "fn_index": "1"}]
+        wrong += [{**call("a", 5), "data": "ab"}, {**call("a", 5), "fn_index": 2}, {**call("a", 5), "fn_index": None}]
+        assert [client.post(JOIN, json=one).status_code for one in right] == [200, 200]
+        assert {client.post(JOIN, json=one).json().get("error") for one in wrong} == {"this call makes no sense"}
 
 
 def test_what_the_application_fails_on_is_refused(client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:

@@ -214,7 +214,8 @@ def main() -> None:
             faults += ["the page has ended"] if page.process.poll() is not None else []
         faults += ["a program was started"] if (folder / "executed").exists() else []
         faults += [f"{used:.0f} MiB"] if used > MEBIBYTES else []
-        faults += ["Traceback on the screen"] if "Traceback" in (folder / "output.txt").read_text() else []
+        screen = (folder / "output.txt").read_text()
+        faults += [screen[-3000:]] if "Traceback" in screen else []
     for what, count in sorted(counts.items()):
         sys.stdout.write(f"{what:40}{count:6}\n")
     sys.stdout.write(f"at most {used:.0f} MiB; a visitor's answer afterwards took {seconds:.1f} s\n")
