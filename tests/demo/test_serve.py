@@ -236,8 +236,9 @@ def test_a_page_for_others_asks_for_the_password(tmp_path: Path) -> None:
         url = page.url.replace("0.0.0.0", "127.0.0.1")
         for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/gradio_api/queue/data"):
             assert httpx.get(f"{url}{path}").status_code in (401, 403), path
-        body = {"data": [], "fn_index": 1, "session_hash": "abc"}
-        assert httpx.post(f"{url}/gradio_api/queue/join", json=body).status_code == 401
+        bodies = [{"data": [None] * count, "fn_index": 1, "session_hash": "abc"} for count in range(9)]
+        answers = {httpx.post(f"{url}/gradio_api/queue/join", json=body).status_code for body in bodies}
+        assert answers == {400, 401}  # not as many values as the function takes; no password
         assert httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"x")}).status_code == 401
         for wrong in ("", "secret", "A SECRET"):
             answer = httpx.post(f"{url}/login", data={"username": "any", "password": wrong})
