@@ -222,7 +222,9 @@ def _has_ended(process: int) -> bool:
         return False
     try:
         os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+        )
     except ProcessLookupError:
         return True
     except (OSError, OverflowError, IndexError):  # of another user; no number of a process; not Linux
