@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import shutil
 import socket
 import time
@@ -73,6 +72,7 @@ def download(url: str, path: Path, size: int | None = None, checksum: str | None
     except UserError:
         part.unlink()
         raise
+    sync(part)  # whichever call has written it
     part.replace(path)
     sync(path.parent)
 
@@ -153,8 +153,6 @@ def _fetch_rest(url: str, part: Path, size: int | None) -> None:
                 bar.update(len(chunk))
                 if file.tell() > most:
                     break  # it is another file: verify() tells
-            file.flush()
-            os.fsync(file.fileno())
         if total is not None and _size(part) < min(total, most):
             raise ConnectionError(f"the connection broke after {_size(part)} of {total} bytes")
 
