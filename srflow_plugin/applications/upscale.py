@@ -76,6 +76,7 @@ def upscale(
     precision: Precision = "auto",
     outscale: float | None = None,
     only: int | None = None,
+    compile: bool = False,
 ) -> Any:
     """Draw super-resolved images of ``image``, in the kind of thing that it is.
 
@@ -93,6 +94,7 @@ def upscale(
         precision: "auto" is bfloat16 on GPUs and float32 on CPUs.
         outscale: of the results, at most ``scale``: they are downscaled as MATLAB's imresize does. Not for tensors.
         only: the number of the one sample that is drawn, from 0: the same as among others.
+        compile: run the network through PyTorch's compiler, which repays its minute in long runs only.
 
     Returns:
         numpy: (num_samples, scale*H, scale*W[, C]) of the same type. Pillow: a list of images. torch: (num_samples, 3,
@@ -104,7 +106,7 @@ def upscale(
     >>> upscale(np.zeros((6, 8, 3), np.uint8), num_samples=2).shape
     (2, 24, 32, 3)
     """
-    network = find_network(scale, checkpoint, device, precision)
+    network = find_network(scale, checkpoint, device, precision, compile)
     how = How(temperature, num_samples, seed, tile, only, outscale)
     if isinstance(image, Tensor):
         return _upscale_tensor(network, image, how)
@@ -133,6 +135,7 @@ def find_network(
     checkpoint: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    compile: bool = False,
 ) -> SRFlowNet:
     """Load the network that :func:`upscale` uses with these arguments, once: in eval mode, on its device."""
     path = find_checkpoint(checkpoint, scale)
@@ -141,16 +144,18 @@ def find_network(
     place = choose_device(device)
     if precision == "auto":
         precision = "bfloat16" if place.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    network = _loaded(path, path.stat().st_mtime_ns, precision, str(place))
+    network = _loaded(path, path.stat().st_mtime_ns, precision, str(place), compile)
     if scale not in (None, network.scale):
         raise UserError(f"{checkpoint} is a network of scale {network.scale}, not {scale}")
     return network
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: Path, changed: int, precision: Literal["float32", "bfloat16"], place: str) -> SRFlowNet:
+def _loaded(
+    path: Path, changed: int, precision: Literal["float32", "bfloat16"], place: str, compile: bool
+) -> SRFlowNet:
     """Load a network once; ``changed`` is the time of the file, so that one written anew is read anew."""
-    return load_network(path, precision=precision).to(place)
+    return load_network(path, precision=precision, compile=compile).to(place)
 
 
 def draw(network: SRFlowNet, photograph: Photograph, how: How, progress: bool = False) -> list[Photograph]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb import make_trunk
 from srflow_plugin.flow import Context, fast
+from srflow_plugin.flow.compiled import compiled
 
 
 class RRDBEncoder(nn.Module):
@@ -27,6 +29,9 @@ class RRDBEncoder(nn.Module):
         recompute: with gradients, compute a block's activations again in the backward pass instead of keeping them.
         skip: what the trunk convolution's output is added to: the output of the "last_block" (released SRFlow) or of
             "conv_first" (ESRGAN and BasicSR's RRDBNet).
+
+    Attributes:
+        compiled: blocks run through a compiler (:mod:`srflow_plugin.flow.compiled`); False at first.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class RRDBEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.recompute = recompute
+        self.compiled = False
         self.skip = skip
         self.feature_blocks = tuple(feature_blocks)
         self.level_scales = [scale / 2**level for level in range(1, num_levels + 1)]
@@ -61,9 +67,10 @@ class RRDBEncoder(nn.Module):
         """Compute the features of each level, finest first, those of ``feature_blocks`` not enlarged."""
         features = first = self.conv_first(lq)
         block_outputs = []
+        run = partial(compiled, call) if self.compiled else call
         for index, block in enumerate(self.body):
             recompute = self.recompute and torch.is_grad_enabled() and features.requires_grad
-            features = fast.recomputed(block, features) if recompute else block(features)
+            features = fast.recomputed(run, block, features) if recompute else run(block, features)
             if index in self.feature_blocks:
                 block_outputs.append(features)
         blocks = torch.cat(block_outputs, dim=1)
@@ -84,3 +91,9 @@ class RRDBEncoder(nn.Module):
             context = Context(own[scale], blocks)
             contexts.append(context if scale > 1 else Context(context.expanded()))
         return contexts
+
+
+def call(block: nn.Module, x: Tensor) -> Tensor:
+    """Call a block of the trunk."""
+    output: Tensor = block(x)
+    return output

@@ -28,6 +28,7 @@ from srflow_plugin.flow import (
     local,
     sigmoid_scale,
 )
+from srflow_plugin.flow.compiled import check_compiler
 from srflow_plugin.flow.coupling import Scale
 from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.tiling import Tile
@@ -90,6 +91,8 @@ class SRFlowNet(nn.Module):
             and log-determinants keep full precision.
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
             them (as is always done in the flow): less memory, more time, the same numbers.
+        compile: run blocks and steps through PyTorch's compiler: the same numbers up to rounding, in less time from
+            some hundred calls on, since making the programs takes a minute (docs/speed.md).
 
     Raises:
         ValueError: arguments that cannot make a network, with what would.
@@ -117,6 +120,7 @@ class SRFlowNet(nn.Module):
         one_sided_noise: int | None = None,
         precision: Literal["float32", "tf32", "bfloat16"] = "float32",
         recompute_encoder: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(scale, num_levels, num_block, feature_blocks, num_steps, coupling_layers, coupling_kernel_size)
@@ -149,6 +153,9 @@ class SRFlowNet(nn.Module):
             coupling_kernel_size=coupling_kernel_size,
         )
         self.flow = MultiScaleFlow(num_in_ch, num_levels, num_steps, make_step)
+        if compile:
+            check_compiler()
+        self.encoder.compiled = self.flow.compiled = compile
 
     def forward(
         self,

@@ -99,6 +99,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Add ``--compile``."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="run the network through PyTorch's compiler: repays its start of a minute in long runs",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser, what: str) -> None:
     """Add ``-o`` and ``--overwrite``."""
     parser.add_argument("-o", "--output", type=Path, required=True, help=what)

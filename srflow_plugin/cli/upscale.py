@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: bfloat16 on GPUs, float32 on CPUs",
     )
+    arguments.add_compile(parser)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +110,7 @@ class _Work:
         from srflow_plugin.applications.upscale import How, check_outscale, find_network
 
         self.args, self.name, self.is_alone = args, name, is_alone
-        self.network = find_network(args.scale, args.checkpoint, args.device, args.precision)
+        self.network = find_network(args.scale, args.checkpoint, args.device, args.precision, args.compile)
         check_outscale(args.outscale, self.network.scale)
         self.how = How(args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale)
         self.exploded = self.images = 0

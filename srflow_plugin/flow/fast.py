@@ -8,8 +8,10 @@ The definition is in :mod:`multiscale` and the layers; tests/flow/test_fast.py h
 - Per-channel affine layers are folded into the convolutions before them, ActNorm and 1x1 convolution into one.
 - The 1x1 convolutions' determinants and inverses are computed in one batch a level.
 - Without gradients a step goes through the image in windows, so that its hidden layers stay in the processor's cache.
-- With gradients a step's hidden layers are computed again in the backward pass; kept are only its input and its part
-  of the LR image's convolution.
+- With gradients, a large image's hidden layers are computed again in the backward pass; kept are only a step's input
+  and its part of the LR image's convolution.
+- What follows a convolution is done in the same pass over memory: on CPUs by oneDNN (:mod:`onednn`), and by a compiler
+  where ``MultiScaleFlow.compiled`` asks for one (:mod:`compiled`).
 
 Conditional networks work in the contexts' precision; the flow's own variable, scales and log-determinants keep theirs.
 """
@@ -24,7 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from srflow_plugin.flow import onednn
 from srflow_plugin.flow.bijection import Chain
+from srflow_plugin.flow.compiled import compiled
 from srflow_plugin.flow.context import Context
 from srflow_plugin.flow.coupling import ConditionalNet, Scale
 from srflow_plugin.flow.density import Encoding
@@ -34,6 +38,9 @@ from srflow_plugin.flow.precision import full_precision, to_complete
 from srflow_plugin.flow.windows import Window, cut, windows
 
 T = TypeVar("T")
+
+KEPT_BYTES = 2**28  # of hidden layers in training, up to which computing them again is not worth its time
+KEPT_LAYERS = 6  # of the hidden width: what a step keeps for the backward pass, about
 
 
 def window_bytes(device: torch.device) -> int:
@@ -47,6 +54,7 @@ def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> Enco
     latents: list[Tensor] = []
     local: list[list[Tensor]] = []
     shared: list[Tensor] = []
+    run = runner(flow, contexts)
     for index, (level, context) in enumerate(zip(flow.levels, contexts, strict=True)):
         x = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         steps = level_steps(level)
@@ -54,7 +62,7 @@ def encode(flow: MultiScaleFlow, x: Tensor, contexts: Sequence[Context]) -> Enco
         for step in steps:
             x = F.conv2d(x, *mixing(step))
             if isinstance(step, FlowStep):
-                x, logdet = apply_conditional(forward_with, step, x, context)
+                x, logdet = apply_conditional(forward_with, run, step, x, context)
                 logdets.append(logdet)
         if index < len(flow.splits):
             x, latent, logdet = flow.splits[index].by_position(x)
@@ -72,6 +80,7 @@ def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[C
     ``contexts`` are of B images; the n samples of each share what is computed of them.
     """
     *split_latents, y = latents
+    run = runner(flow, contexts)
     for index in reversed(range(len(flow.levels))):
         if index < len(flow.splits):
             y, _ = flow.splits[index].inverse(y, split_latents[index])
@@ -80,7 +89,7 @@ def decode(flow: MultiScaleFlow, latents: Sequence[Tensor], contexts: Sequence[C
         unmixings = inverse_mixings(steps)
         for step, unmixing in zip(reversed(steps), reversed(unmixings), strict=True):
             if isinstance(step, FlowStep):
-                (y,) = apply_conditional(inverse_with, step, y, contexts[index])
+                (y,) = apply_conditional(inverse_with, run, step, y, contexts[index])
             y = F.conv2d(y, *unmixing)
         y = F.pixel_shuffle(y, 2)
     return y
@@ -101,6 +110,15 @@ class Convolution(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
 
+    def relu(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Compute ``relu(convolution(x) + added)``; n images of ``x`` share one of ``added``."""
+        if onednn.is_fused(x):
+            return onednn.conv_relu(x, self.weight, self.bias, added)
+        output = self(x)
+        if added is not None:
+            output.unflatten(0, (-1, len(added))).add_(added)
+        return output.relu_()
+
 
 class NetWeights(NamedTuple):
     """Layers that follow the first ReLU of a conditional net."""
@@ -112,7 +130,7 @@ class NetWeights(NamedTuple):
     def __call__(self, hidden: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(B, hidden, h, w) -> shift and scale, in ``dtype``."""
         for convolution in self.hidden:
-            hidden = convolution(hidden).relu_()
+            hidden = convolution.relu(hidden)
         shift, raw = self.last(hidden).to(dtype).chunk(2, dim=1)
         return shift, self.scale(raw)
 
@@ -126,17 +144,42 @@ class StepWeights(NamedTuple):
     coupling: NetWeights
 
 
+class Runner(NamedTuple):
+    """Ways to run the functions of a step."""
+
+    is_compiled: bool
+    is_recomputed: bool  # in the backward pass
+
+    def __call__(self, function: Callable[..., T], weights: StepWeights, *images: Tensor) -> T:
+        return compiled(function, weights, *images) if self.is_compiled else function(weights, *images)
+
+
+def runner(flow: MultiScaleFlow, contexts: Sequence[Context]) -> Runner:
+    """Decide how the steps of a flow run."""
+    layers = 0  # bytes of hidden layers
+    for level, context in zip(flow.levels, contexts, strict=True):
+        for step in level_steps(level):
+            if isinstance(step, FlowStep):
+                channels: int = step.injector.net[0].weight.shape[0]  # type: ignore[union-attr]
+                layers += channels * context.own[:, 0].numel() * context.own.element_size()
+    return Runner(flow.compiled, KEPT_LAYERS * layers > KEPT_BYTES)
+
+
 def apply_conditional(
-    function: Callable[..., tuple[Tensor, ...]], step: FlowStep, x: Tensor, context: Context
+    function: Callable[..., tuple[Tensor, ...]], run: Runner, step: FlowStep, x: Tensor, context: Context
 ) -> tuple[Tensor, ...]:
     """Call ``function`` with a step's weights, ``x`` (n * B, C, h, w), and the condition, which is computed here."""
     weights = fold(step, context.own.dtype)
     if torch.is_grad_enabled():
         condition = context.conv(*weights.condition)
-        return recomputed(function, weights, x, condition)
+        if run.is_recomputed:
+            return recomputed(function, run, weights, x, condition)
+        return function(run, weights, x, condition)
     outputs: list[Tensor] = []
     for window in step_windows(step, context):
-        parts = function(weights, cut(x, window.outer), context.crop(*window.outer).conv(*weights.condition))
+        parts = function(run, weights, cut(x, window.outer), context.crop(*window.outer).conv(*weights.condition))
+        if parts[0].shape[2:] == x.shape[2:]:
+            return parts
         if not outputs:
             outputs = [part.new_empty(*part.shape[:2], *x.shape[2:]) for part in parts]
             outputs = [output.contiguous(memory_format=torch.channels_last) for output in outputs]
@@ -151,8 +194,25 @@ def recomputed(function: Callable[..., T], *arguments: object) -> T:
 
 
 @full_precision()
-def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+def forward_with(run: Runner, weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
     """Apply injector and coupling: (B, C, h, w) -> the same shape, log-det of each position (B, 1, h, w)."""
+    return run(inject_and_couple, weights, x, condition)
+
+
+def inverse_with(run: Runner, weights: StepWeights, y: Tensor, condition: Tensor) -> tuple[Tensor]:
+    """Undo :func:`forward_with` for n samples of each image: (n * B, C, h, w) -> the same shape."""
+    shift, scale, of_coupling = run(injection, weights, condition)
+    # Samples at once: as many as one window may have of one image.
+    at_once = max(1, window_bytes(y.device) // (of_coupling.numel() * of_coupling.element_size()))
+    parts = [
+        run(uncouple_and_uninject, weights, part, shift, scale, of_coupling)
+        for part in y.split(len(of_coupling) * at_once)
+    ]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts),)
+
+
+def inject_and_couple(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute :func:`forward_with`."""
     of_injector, of_coupling = condition.chunk(2, dim=1)
     shift, scale = weights.injector(F.relu(of_injector), x.dtype)
     x = (x + shift) * scale
@@ -162,28 +222,27 @@ def forward_with(weights: StepWeights, x: Tensor, condition: Tensor) -> tuple[Te
     return torch.cat([a, (b + b_shift) * b_scale], dim=1), logdet
 
 
-def inverse_with(weights: StepWeights, y: Tensor, condition: Tensor) -> tuple[Tensor]:
-    """Undo :func:`forward_with` for n samples of each image: (n * B, C, h, w) -> the same shape."""
+def injection(weights: StepWeights, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute what all samples share of a step: the injector's shift and scale, the coupling's part of the condition.
+
+    The first two, (B, C, h, w), are in full precision.
+    """
     of_injector, of_coupling = condition.chunk(2, dim=1)
-    shift, scale = weights.injector(F.relu(of_injector), y.dtype)
-    of_coupling = of_coupling.contiguous(memory_format=torch.channels_last)
-    batch = len(of_coupling)
-    # Samples at once: as many as one window may have of one image.
-    at_once = max(1, window_bytes(y.device) // (of_coupling.numel() * of_coupling.element_size()))
-    parts = []
-    for part in y.split(batch * at_once):
-        a, b = part.tensor_split([weights.variable.weight.shape[1]], dim=1)
-        b_shift, b_scale = weights.coupling(coupling_hidden(weights, a, of_coupling), y.dtype)
-        x = torch.cat([a, b / b_scale - b_shift], dim=1).unflatten(0, (-1, batch))
-        parts.append((x / scale - shift).flatten(0, 1))
-    return (torch.cat(parts),)
+    shift, scale = weights.injector(F.relu(of_injector), torch.promote_types(condition.dtype, torch.float32))
+    return shift, scale, of_coupling.contiguous(memory_format=torch.channels_last)
+
+
+def uncouple_and_uninject(weights: StepWeights, y: Tensor, shift: Tensor, scale: Tensor, of_coupling: Tensor) -> Tensor:
+    """Undo the coupling, then the injector: (n * B, C, h, w) -> the same shape."""
+    a, b = y.tensor_split([weights.variable.weight.shape[1]], dim=1)
+    b_shift, b_scale = weights.coupling(coupling_hidden(weights, a, of_coupling), y.dtype)
+    x = torch.cat([a, (b / b_scale).sub_(b_shift)], dim=1)
+    return (x.unflatten(0, (-1, len(scale))) / scale).sub_(shift).flatten(0, 1)
 
 
 def coupling_hidden(weights: StepWeights, a: Tensor, of_context: Tensor) -> Tensor:
     """Compute the coupling network's first hidden layer, (n * B, hidden, h, w), of ``a`` (n * B, C // 2, h, w)."""
-    hidden = weights.variable(a.to(of_context.dtype))
-    hidden.unflatten(0, (-1, len(of_context))).add_(of_context)
-    return hidden.relu_()
+    return weights.variable.relu(a.to(of_context.dtype), of_context)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------

@@ -77,6 +77,9 @@ class MultiScaleFlow(nn.Module):
         num_levels: L. Height and width of the image must be multiples of 2^L.
         num_steps: K.
         make_step: makes a conditional step for a number of channels, such as :class:`FlowStep`.
+
+    Attributes:
+        compiled: the plan runs its steps through a compiler (:mod:`srflow_plugin.flow.compiled`); False at first.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class MultiScaleFlow(nn.Module):
                 splits.append(Split(channels))
                 channels //= 2
         self.in_channels = in_channels
+        self.compiled = False
         # nn.ModuleList does not tell what it holds.
         self.levels: Sequence[Chain] = nn.ModuleList(levels)  # type: ignore[assignment]
         self.splits: Sequence[Split] = nn.ModuleList(splits)  # type: ignore[assignment]

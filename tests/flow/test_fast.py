@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srflow_plugin import SRFlowNet
-from srflow_plugin.flow import bits_per_dimension, fast, latents_log_prob
+from srflow_plugin.flow import bits_per_dimension, fast, latents_log_prob, onednn
 from tests.helpers import NETWORKS, image_pair, plain_decode, plain_encode, small_network
 
 
@@ -87,7 +88,8 @@ def stored_bytes(network: SRFlowNet, gt: torch.Tensor, lq: torch.Tensor, encode:
     return sum(size for pointer, size in kept.items() if pointer not in own)
 
 
-def test_training_keeps_less() -> None:
+def test_training_on_large_images_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "KEPT_BYTES", 0)
     network = small_network(num_steps=6, hidden_channels=32)
     network.encoder.requires_grad_(False)
     gt, lq = image_pair(4, 16, 16)
@@ -95,3 +97,55 @@ def test_training_keeps_less() -> None:
         stored_bytes(network, gt, lq, encode) for encode in (plain_encode, lambda net, *pair: net.encode(*pair))
     )
     assert fast_bytes < 0.5 * plain
+
+
+def test_training_on_small_images_computes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small_network(num_steps=2)
+    gt, lq = image_pair(4, 4, 6)
+    grads, convolutions = [], []
+    for kept_bytes in (0, fast.KEPT_BYTES):
+        monkeypatch.setattr(fast, "KEPT_BYTES", kept_bytes)
+        network.zero_grad()
+        loss = network(gt, lq).mean()
+        with Calls("aten.convolution.default") as calls:
+            loss.backward()
+        convolutions.append(calls.count)
+        grads.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
+    assert convolutions[0] > convolutions[1] == 0
+    assert all(map(torch.equal, *grads))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_fused_convolutions_of_bfloat16(images: int) -> None:
+    """One pass rounds once where several round each."""
+    if not onednn.is_there():
+        pytest.skip("this PyTorch has no oneDNN for bfloat16")
+    torch.manual_seed(0)
+    x = torch.randn(2 * images, 6, 9, 11)[:, :3].bfloat16()  # a part of the channels, as couplings have it
+    added = torch.randn(2, 16, 9, 11).bfloat16()
+    for size in (1, 3):
+        weight, bias = torch.randn(16, 3, size, size).bfloat16(), torch.randn(16).bfloat16()
+        convolution = fast.Convolution(weight, bias)
+        for summand in (None, added):
+            with torch.no_grad():
+                fused = convolution.relu(x, summand)
+            with torch.enable_grad():
+                several = convolution.relu(x, summand)
+            exact = fast.Convolution(weight.double(), bias.double()).relu(
+                x.double(), None if summand is None else summand.double()
+            )
+            assert fused.dtype == torch.bfloat16
+            assert (fused - exact).abs().max() <= (several - exact).abs().max() <= 0.1
+            assert not torch.equal(fused, exact)
+
+
+class Calls(TorchDispatchMode):
+    """Count calls of one operator."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.name, self.count = name, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += str(func) == self.name
+        return func(*args, **(kwargs or {}))

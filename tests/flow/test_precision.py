@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srflow_plugin.flow import full_precision
+from srflow_plugin.flow import fast, full_precision
 from tests.helpers import image_pair, small_network
 
 
@@ -86,7 +86,8 @@ def test_the_emulation_would_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("allowed")
-def test_training_recomputes_and_differentiates_in_full_precision() -> None:
+def test_training_recomputes_and_differentiates_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "KEPT_BYTES", 0)
     network = small_network(scale_floor=0.3).train()
     gt, lq = image_pair(4, 4, 6)
     asked: list[bool] = []
