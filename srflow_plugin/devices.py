@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.progress import tell
@@ -58,6 +59,11 @@ def synchronize() -> None:
     """Wait for what the accelerator has been asked to do, if there is one."""
     if accelerators():
         torch.accelerator.synchronize() if hasattr(torch, "accelerator") else torch.cuda.synchronize()
+
+
+def sent(x: Tensor, like: Tensor) -> Tensor:
+    """Copy to the device and type of ``like``; CUDA does so after what it has been asked for, and is not waited for."""
+    return x.to(like, non_blocking=like.is_cuda)
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,23 +33,33 @@ from tests.helpers import NETWORKS, small_network
 aten = torch.ops.aten
 DEVICES = ["meta", pytest.param("cuda", marks=[] if torch.backends.cuda.is_built() else pytest.mark.skip("no CUDA"))]
 SIDE = 12  # of LR images; no multiple of 8
+COPIES = (aten._to_copy.default, aten.copy_.default)
+MASKED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+WAITING = (
+    *(aten._local_scalar_dense.default, aten._linalg_check_errors.default, aten.equal.default),
+    *(aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor, aten._unique2.default),
+)
 
 
 class Watch(TorchDispatchMode):
     """Mode that notes every tensor made on the CPU out of nothing; it answers questions about numbers.
 
     Seeded draws are made on the CPU on purpose, and PyTorch's own code wraps numbers there. ``lacks_float64``: the
-    device is one that knows no float64 and no linear algebra.
+    device is one that knows no float64 and no linear algebra. ``waits``: what cannot go on before the device has done
+    all that it was asked for.
     """
 
     def __init__(self, device: str, lacks_float64: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.lacks_float64 = device, lacks_float64
         self.wrong: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
         self.right = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.is_waiting(func, args, kwargs):
+            self.waits[str(func)] += 1
         if func is aten._local_scalar_dense.default:
             return 1.0 if args[0].is_floating_point() else 0
         if func is aten.nonzero.default:
@@ -66,6 +76,18 @@ class Watch(TorchDispatchMode):
                 self.wrong[str(func)] += 1
             self.right += is_there
         return result
+
+    def is_waiting(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Say whether the host waits: for numbers, for a size that depends on them, or for a copy."""
+        if func in COPIES:
+            source, target = (args[1], args[0]) if func is aten.copy_.default else (args[0], args[0])
+            target = torch.device(kwargs.get("device") or target.device)
+            is_quick = target.type == "meta" or (target.type != "cpu" and kwargs.get("non_blocking", False))
+            return target.type != source.device.type and not is_quick
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        is_there = any(tensor.device.type == self.device for tensor in given)
+        is_masked = func in MASKED and any(index is not None and index.dtype == torch.bool for index in args[1])
+        return is_there and (func in WAITING or is_masked)
 
 
 @contextmanager
@@ -84,6 +106,27 @@ def fake_pair(network: SRFlowNet, device: str) -> tuple[Tensor, Tensor]:
     """Make an HR and an LR image, a batch of two."""
     size = network.scale * SIDE
     return torch.rand(2, 3, size, size, device=device), torch.rand(2, 3, SIDE, SIDE, device=device)
+
+
+WAITS: dict[str, Callable[[Tensor], object]] = {
+    "a number": lambda x: float(x.sum()),
+    "a question": lambda x: bool((x > 0).all()),
+    "numbers": lambda x: x.tolist(),
+    "where": lambda x: x.nonzero(),
+    "a mask": lambda x: x[x > 0],
+    "back": lambda x: x.cpu(),
+    "there": lambda x: torch.ones(3).to(x),
+    "into": lambda x: x.copy_(torch.ones(3)),
+    "an inverse": lambda x: torch.linalg.inv(x.diag()),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", WAITS)
+def test_waiting_is_noticed(name: str, device: str) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True), Watch(device) as watch, suppress(DynamicOutputShapeException):
+        WAITS[name](torch.rand(3, device=device))
+    assert watch.waits.total() or (device == "meta" and name in ("there", "into"))
 
 
 def test_a_tensor_on_the_wrong_device_is_noticed() -> None:
@@ -110,15 +153,17 @@ def test_a_tensor_on_the_wrong_device_is_noticed() -> None:
 @pytest.mark.parametrize("seeds", [None, [3, 4]])
 def test_training(noise: str, seeds: list[int] | None) -> None:
     network = small_network(noise=noise).train()
-    with pretended(network, "meta"):
+    with pretended(network, "meta") as watch:
         gt, lq = fake_pair(network, "meta")
         network.initialize(gt, lq, noise_seeds=seeds)
+        watch.waits.clear()
         terms = network(gt, lq, terms=True, with_image=True, noise_seeds=seeds)
         (terms.nll.mean() + terms.image.mean()).backward()
         torch.optim.Adam(network.parameters()).step()
         assert {parameter.grad.device.type for parameter in network.parameters() if parameter.grad is not None} == {
             "meta"
         }
+        assert not watch.waits
 
 
 def whole(network: SRFlowNet, gt: Tensor, lq: Tensor) -> Tensor:
@@ -172,6 +217,8 @@ USES = [
     *(whole, seeded, in_tiles, as_memory_allows, drawn_again, with_features),
     *(there_and_back, measured, mapped, edited, resized),
 ]
+# They must know whether anything exploded, and make their weights on the CPU.
+WAITING_USES = {"cuda": (drawn_again, resized), "meta": (drawn_again,)}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -179,9 +226,31 @@ USES = [
 def test_use(use: Callable[..., Tensor], device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explosions, "boxes", lambda mask: [(slice(2, 6), slice(2, 6))])  # which reads numbers
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**33, 2**33))
+    monkeypatch.setattr(torch, "Generator", lambda device=None, cpu=torch.Generator: cpu())  # without a driver
     network = small_network()
-    with pretended(network, device), torch.no_grad():
+    with pretended(network, device) as watch, torch.no_grad():
         assert use(network, *fake_pair(network, device)).device.type == device
+    assert bool(watch.waits) == (use in WAITING_USES[device]), watch.waits
+
+
+@pytest.mark.parametrize("device", DEVICES[1:])
+@pytest.mark.parametrize("seed, place", [(None, "cuda"), (0, "cpu")])
+def test_a_gpu_draws_latents_that_no_seed_asks_for(
+    device: str, seed: int | None, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: set[str] = set()
+
+    def randn(*arguments: Any, real: Callable[..., Tensor] = torch.randn, **options: Any) -> Tensor:
+        drawn = real(*arguments, **options)
+        places.add(drawn.device.type)
+        return drawn
+
+    network = small_network()
+    monkeypatch.setattr(torch, "randn", randn)
+    monkeypatch.setattr(torch, "Generator", lambda device=None, cpu=torch.Generator: cpu())
+    with pretended(network, device):
+        network.sample(fake_pair(network, device)[1], seed=seed)
+    assert places == {place}
 
 
 @pytest.mark.slow
@@ -230,11 +299,16 @@ def test_validation_and_a_step_of_training(tiny_options: Section, monkeypatch: p
     model.device = torch.device("meta")
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.net_g_ema.to("meta")
-        with pretended(model.net_g, "meta"):
+        with pretended(model.net_g, "meta") as watch:
             model.setup_optimizers()
             gt, lq = fake_pair(model.net_g, "meta")
             model.feed_data({"gt": gt, "lq": lq, "gt_path": ["a", "b"], "draw": np.array([1, 2])})
             model.optimize_parameters(1)
+            watch.waits.clear()
+            model.optimize_parameters(2)
+            assert watch.waits == {"aten._local_scalar_dense.default": len(model.log_dict)}, (
+                "more than the log's numbers"
+            )
             model.feed_data({"gt": gt[:1], "lq": lq[:1]})
             pictures, values = model._measure()
             assert model._grid(pictures).ndim == 3 and values["samples"] == 3

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings
+from srflow_plugin.devices import sent
 from srflow_plugin.flow import (
     PAPER_SCALE_FLOOR,
     Average,
@@ -269,7 +270,7 @@ class SRFlowNet(nn.Module):
         if noisy is None:
             return fast.encode(self.flow, extended + self.shift, contexts)
         channels, height, width = extended.shape[1:]
-        noise = noisy * dequantisation_noise((channels, height, width), seed).to(extended)
+        noise = noisy * sent(dequantisation_noise((channels, height, width), seed), extended)
         encoding = fast.encode(self.flow, extended + noise + self.shift, contexts)
         return encoding._replace(noise_nats=noisy * (channels * math.log(EIGHT_BIT_LEVELS)))
 
@@ -429,7 +430,7 @@ def drawn(function: Callable[..., Tensor], like: Tensor, generators: Sequence[to
     """Draw torch.rand or torch.randn of a shape and type; with ``generators``, on the CPU, each image from its own."""
     if generators is None:
         return function(like.shape, dtype=like.dtype, device=like.device)
-    return torch.stack([function(like.shape[1:], generator=generator) for generator in generators]).to(like)
+    return sent(torch.stack([function(like.shape[1:], generator=generator) for generator in generators]), like)
 
 
 def make_settings(

@@ -308,7 +308,9 @@ def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
 
 def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:
     """Invert :func:`mixing` of all steps, in float64."""
-    weights = torch.linalg.inv(to_complete(torch.stack([step.invconv.weight for step in steps])).double())
+    weights = to_complete(torch.stack([step.invconv.weight for step in steps])).double()
+    # Elsewhere a singular one gives infinities: asking for it would wait for the device.
+    weights, _ = torch.linalg.inv_ex(weights, check_errors=weights.device.type == "cpu")
     scales = to_complete(torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps]))
     weights = (weights * scales).to(steps[0].actnorm.bias.dtype).to(steps[0].actnorm.bias.device)
     return [

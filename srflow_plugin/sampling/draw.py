@@ -12,7 +12,7 @@ from torch import Tensor
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
 from srflow_plugin.sampling.field import Decoder, Field
-from srflow_plugin.sampling.latents import Latents
+from srflow_plugin.sampling.latents import CPU, Latents
 from srflow_plugin.sampling.tiling import Band, Tile, draw_bands, tile_side
 
 SEEDS = -(2**63), 2**64  # what torch takes
@@ -23,13 +23,24 @@ class Samples(NamedTuple):
 
     Attributes:
         images: (num_samples, B, 3, scale*h, scale*w), not clamped.
-        exploded: number of the images that exploded somewhere as they were drawn, before any place was drawn again.
-        replaced: LR pixels of all images that exploded at tau = 0, too, and are bicubic; only with ``resample``.
+        wild: bool (num_samples * B,), those that exploded somewhere as they were drawn, before any place was drawn
+            again.
+        bicubic: (num_samples * B,), LR pixels that exploded at tau = 0, too, and are bicubic; only with ``resample``.
     """
 
     images: Tensor
-    exploded: int
-    replaced: int = 0
+    wild: Tensor
+    bicubic: Tensor
+
+    @property
+    def exploded(self) -> int:
+        """Number of the images that exploded; asking for it waits for the device."""
+        return int(self.wild.sum())
+
+    @property
+    def replaced(self) -> int:
+        """Number of LR pixels that are bicubic; asking for it waits for the device."""
+        return int(self.bicubic.sum())
 
 
 @torch.no_grad()
@@ -64,9 +75,9 @@ def draw(
         resample=resample,
         features=features,
     )
-    images, wild, replaced, row = lq, lq.new_zeros((), dtype=torch.bool), 0, 0
+    images, wild, bicubic, row = lq, lq.new_zeros((), dtype=torch.bool), lq.new_zeros((), dtype=torch.long), 0
     for band in bands:
-        wild, replaced = wild | band.exploded, replaced + int(band.replaced.sum())
+        wild, bicubic = wild | band.exploded, bicubic + band.replaced
         rows = band.images.shape[2]
         if rows == network.scale * height:
             images = band.images
@@ -75,7 +86,7 @@ def draw(
             images = band.images.new_empty(*band.images.shape[:2], network.scale * height, network.scale * width)
         images[:, :, row : row + rows] = band.images
         row += rows
-    return Samples(images.unflatten(0, (count, -1)), int(wild.sum()), replaced)
+    return Samples(images.unflatten(0, (count, -1)), wild, bicubic)
 
 
 def draw_rows(
@@ -111,7 +122,9 @@ def draw_rows(
     multiple, (images, _, *size) = network.lq_multiple, shape
     padded = tuple(-(-length // multiple) * multiple for length in size)
     seeds = torch.randint(2**63 - 1, (images,), generator=torch.default_generator).tolist() if seed is None else [seed]
-    latents = Latents(network.latent_shapes(*size), (padded[0], padded[1]), seeds, images, samples)
+    # What nobody can ask for again need not be the same everywhere.
+    device = first.device if seed is None and first.is_cuda else CPU
+    latents = Latents(network.latent_shapes(*size), (padded[0], padded[1]), seeds, images, samples, device)
     side = tile_side(tile, [*shape[:2], *padded], len(samples), network.scale, first.device) or max(padded)
     side = -(-side // multiple) * multiple
     field = Field(network, chain([first], parts), latents, temperature, side, features)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srflow_plugin.devices import sent
 from srflow_plugin.flow import Context
 from srflow_plugin.flow.windows import Area, Window, cut, enlarged, with_margin
 from srflow_plugin.images.resize import bicubic_upscale
@@ -130,7 +131,7 @@ class Field:
 
     def _decoded(self, area: Area, number: int | None) -> Tensor:
         temperature = cut(self._temperature, self._here(area))
-        latents = [level.to(self._lq) for level in self.latents.window(area)]
+        latents = [sent(level, self._lq) for level in self.latents.window(area)]
         if number is not None:
             temperature, latents = temperature[number, None], [level[number, None] for level in latents]
         latents = [_spread(temperature, level.shape[2:]) * level for level in latents]

@@ -13,6 +13,7 @@ from srflow_plugin.flow.windows import Area, cut, enlarged
 
 BLOCK = 256  # LR pixels a side that have one seed; pictures up to that size are those of versions before blocks
 MAX_CACHE = 2**26  # bytes
+CPU = torch.device("cpu")
 Shapes = Sequence[tuple[int, int, int]]
 Levels = list[Tensor]
 
@@ -35,7 +36,7 @@ class Latents:
 
     Block after block, each from a generator of its own, they are drawn on the CPU, in float32: the same seed is the
     same picture on every device and in every precision, whole or in any tiles, alone or in a batch. Sample k is the
-    same however many are asked for.
+    same however many are asked for. Another device draws faster, and from the same seeds another picture.
 
     Args:
         shapes: (C, H, W) of the levels, finest first.
@@ -43,16 +44,24 @@ class Latents:
         seeds: of each image, or one that all have.
         images: number of the LR images.
         samples: numbers of those that are wanted.
+        device: that draws.
     """
 
     def __init__(
-        self, shapes: Shapes, size: tuple[int, int], seeds: Sequence[int], images: int, samples: Sequence[int]
+        self,
+        shapes: Shapes,
+        size: tuple[int, int],
+        seeds: Sequence[int],
+        images: int,
+        samples: Sequence[int],
+        device: torch.device = CPU,
     ) -> None:
         self.shapes = shapes
         self.size = size
         self.seeds = seeds
         self.repeats = images // len(seeds)
         self.samples = samples
+        self.device = device
         self._blocks: OrderedDict[tuple[int, int], Levels] = OrderedDict()
 
     def window(self, area: Area) -> Levels:
@@ -94,9 +103,10 @@ class Latents:
         ]
         wanted: list[list[Levels]] = []
         for seed in self.seeds:
-            generator = torch.Generator().manual_seed(_block_seed(seed, top // BLOCK, left // BLOCK))
+            generator = torch.Generator(self.device).manual_seed(_block_seed(seed, top // BLOCK, left // BLOCK))
             drawn = [
-                [torch.randn(shape, generator=generator) for shape in shapes] for _ in range(max(self.samples) + 1)
+                [torch.randn(shape, generator=generator, device=self.device) for shape in shapes]
+                for _ in range(max(self.samples) + 1)
             ]
             wanted.append([drawn[number] for number in self.samples])
         return [
