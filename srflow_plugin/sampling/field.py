@@ -13,6 +13,7 @@ from srflow_plugin.devices import sent
 from srflow_plugin.flow import Context
 from srflow_plugin.flow.windows import Area, Window, cut, enlarged, with_margin
 from srflow_plugin.images.resize import bicubic_upscale
+from srflow_plugin.sampling import graphs
 from srflow_plugin.sampling.latents import GivenLatents, Latents
 
 BICUBIC_REACH = 2  # LR pixels
@@ -137,7 +138,7 @@ class Field:
         latents = [_spread(temperature, level.shape[2:]) * level for level in latents]
         if self.features is not None and number is None and area == (slice(0, self.height), slice(0, self.width)):
             return self.network.decode_features(latents, self.features)
-        return self.network.decode(latents, self._lq_of(area, number))
+        return graphs.decode(self.network, latents, self._lq_of(area, number))
 
     def _lq_of(self, area: Area, number: int | None) -> Tensor:
         lq = cut(self._lq, self._here(area))
