@@ -71,6 +71,11 @@ def rrdbnet(**sizes: int) -> nn.Module:
     return network
 
 
+def rrdb_sizes(sizes: dict[str, Any]) -> dict[str, int]:
+    """Pick what is RRDBNet's, too, of a network's sizes."""
+    return {key: value for key, value in sizes.items() if key in ("num_feat", "num_block", "num_grow_ch")}
+
+
 def make_network(**settings: Any) -> SRFlowNet:
     """Make a network whose flow is not at its start, where couplings do nothing."""
     torch.manual_seed(0)
@@ -104,7 +109,7 @@ def training_step(
     lq = torch.rand(batch, 3, patch, patch, device=device)
     network: nn.Module
     if name == UNIT:
-        network = rrdb = rrdbnet(**{key: value for key, value in (sizes or {}).items() if key in RRDB_SIZES}).to(device)
+        network = rrdb = rrdbnet(**rrdb_sizes(sizes or {})).to(device)
         loss: Callable[[], Tensor] = lambda: F.l1_loss(rrdb(lq), gt)  # noqa: E731
     else:
         is_plain = name.startswith("plain layers")
@@ -120,9 +125,6 @@ def training_step(
         optimizer.step()
 
     return step
-
-
-RRDB_SIZES = ("num_feat", "num_block", "num_grow_ch")
 
 
 # -- time --------------------------------------------------------------------------------------------------------------

@@ -33,15 +33,16 @@ def plain_nll(network: SRFlowNet, gt: Tensor, lq: Tensor) -> tuple[list[Tensor],
 
 def plain_decode(network: SRFlowNet, latents: list[Tensor], lq: Tensor) -> Tensor:
     """Image by the layers' own inverse."""
-    _, contexts = network.flow_inputs(lq, lq)
-    image, _ = network.flow.inverse(latents, contexts)
+    contexts = network.features(lq)
+    image, _ = network.flow.inverse(latents, [context.expanded().to(lq.dtype) for context in contexts])
     image = image - network.shift
     return image[:, :, : network.scale * lq.shape[2], : network.scale * lq.shape[3]]
 
 
 def errors(network: SRFlowNet, half: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
-    drawn = [0.8 * torch.randn(1, *shape, generator=generator) for shape in network.latent_shapes(*lq.shape[2:])]
+    shapes = network.latent_shapes(*lq.shape[2:])
+    drawn = [0.8 * torch.randn(1, *shape, generator=generator).to(lq) for shape in shapes]
     with torch.no_grad():
         latents, _ = network.encode(gt, lq)
         nll = network.encoding(gt, lq).nll()

@@ -128,6 +128,16 @@ def test_weights_that_change_count_at_once(tapes: list[Tape]) -> None:
     assert torch.equal(samples(network), samples(again)) and len(tapes) == 2
 
 
+@torch.no_grad()
+def test_an_image_outlives_the_next_replay(tapes: list[Tape]) -> None:
+    network, lq = small_network(), image_pair(4, 4, 6)[1]
+    use_graphs(network)
+    latents = [torch.zeros(2, *shape) for shape in network.latent_shapes(4, 6)]
+    first = graphs.decode(network, latents, lq)
+    before = first.clone()
+    assert not torch.equal(graphs.decode(network, latents, lq / 2), before) and torch.equal(first, before)
+
+
 def test_gradients_are_recorded_by_nobody(tapes: list[Tape]) -> None:
     network = small_network()
     use_graphs(network)
