@@ -233,6 +233,32 @@ def test_use(use: Callable[..., Tensor], device: str, monkeypatch: pytest.Monkey
     assert bool(watch.waits) == (use in WAITING_USES[device]), watch.waits
 
 
+class Places(TorchDispatchMode):
+    """Mode that notes the devices of all tensors that operations are given or make."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.places: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs, result))
+        self.places |= {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)}
+        return result
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_decoding_has_nothing_on_the_cpu_that_a_graph_could_not_hold(device: str) -> None:
+    network = small_network()
+    latents = [torch.zeros(2, *shape) for shape in network.latent_shapes(SIDE, SIDE)]
+    with pretended(network, device), torch.no_grad():
+        there = [latent.to(device) for latent in latents]
+        lq = fake_pair(network, device)[1][:1]
+        with Places() as noted:
+            network.decode(there, lq)
+    assert noted.places == {device}
+
+
 @pytest.mark.parametrize("device", DEVICES[1:])
 @pytest.mark.parametrize("seed, place", [(None, "cuda"), (0, "cpu")])
 def test_a_gpu_draws_latents_that_no_seed_asks_for(
