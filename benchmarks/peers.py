@@ -8,7 +8,7 @@ of ``--size`` a side, and how seconds grow with "pixels" (half, once, twice that
 and "threads" (CPUs only). All networks have their released sizes (BasicSR's option files) and random weights.
 Contestants of a part take turns, round by round; figures are medians over rounds. Memory is the peak of a process of
 its own in two calls; on a GPU, of what PyTorch has allocated there. ``--page docs/speed.md`` puts the tables there, in
-place of those between its two comments, and the figure beside its others.
+place of those between its two comments, and the figure beside its others; ``--only`` with no part does that alone.
 """
 
 from __future__ import annotations
@@ -231,13 +231,29 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(texts)
 
 
-def bars(axes: Any, title: str, values: dict[str, float]) -> None:
+def bars(axes: Any, title: str, values: dict[str, float], scale: str) -> None:
     colours = ["tab:orange" if name.startswith("our") else "tab:blue" for name in values]
     drawn = axes.barh(list(values), list(values.values()), color=colours)
-    axes.bar_label(drawn, fmt="%.2g", padding=2, fontsize=8)
-    axes.set(title=title, xscale="log")
+    axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=8)
+    axes.set(title=title, xscale=scale)
     axes.margins(x=0.15)
     axes.invert_yaxis()
+
+
+def curves(axes: Any, label: str, figures: Figures, scale: str) -> None:
+    for name, by_x in figures.items():
+        xs = [int(x) for x in by_x]
+        style = {"ls": "-" if name.startswith("our") else "--", "marker": "o", "ms": 3}
+        axes.plot(xs, [median(figures, name, x) for x in by_x], label=name, **style)
+        axes.set(xlabel=label, ylabel="seconds", xscale=scale, yscale=scale)
+        axes.set_xticks(xs, [str(x) for x in xs])
+    if not figures:
+        axes.set_axis_off()
+        return
+    axes.minorticks_off()
+    axes.legend(fontsize=7)
+    if scale == "linear":
+        axes.set_ylim(bottom=0)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -246,19 +262,11 @@ def plot(results: dict[str, Any], path: Path) -> None:
     if "networks" in results:
         size = str(results["settings"]["size"])
         per_image = {name: median(results["networks"], name, size) / PEERS[name].images for name in results["networks"]}
-        bars(places[0, 0], f"seconds per image, {size}x{size} x4", per_image)
+        bars(places[0, 0], f"seconds per image, {size}x{size} x4", per_image, "log")
     if "memory" in results:
-        bars(places[1, 0], "peak memory, GB", results["memory"])
+        bars(places[1, 0], "peak memory, GB", results["memory"], "linear")
     for (part, label), axes in zip(AXES.items(), places[:, 1:].flat, strict=True):
-        for name, by_x in results.get(part, {}).items():
-            xs = [int(x) for x in by_x]
-            style = {"ls": "-" if name.startswith("our") else "--", "marker": "o", "ms": 3}
-            axes.plot(xs, [median(results[part], name, x) for x in by_x], label=name, **style)
-        axes.set(xlabel=label, ylabel="seconds", xscale="log", yscale="log")
-        if results.get(part):
-            axes.set_xticks(xs, [str(x) for x in xs])
-            axes.minorticks_off()
-            axes.legend(fontsize=7)
+        curves(axes, label, results.get(part, {}), "log" if part == "pixels" else "linear")
     figure.savefig(path, dpi=75)
 
 
@@ -293,7 +301,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help=f"side of the LR image, a multiple of {STEP}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--page", type=Path, help="documentation that the tables and the figure belong to")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
