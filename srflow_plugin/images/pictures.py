@@ -74,8 +74,11 @@ def spread(samples: Sequence[np.ndarray]) -> np.ndarray:
     >>> spread([np.zeros((1, 2, 3)), np.full((1, 2, 3), 4)]).round(3)
     array([[3.545, 3.545]])
     """
-    mean: np.ndarray = np.std(np.stack(samples).astype(np.float64), axis=0, ddof=1).mean(2)
-    return mean / std_bias(len(samples))
+    rows = [
+        np.std(np.stack(bands).astype(np.float64), axis=0, ddof=1).mean(1)
+        for bands in zip(*samples, strict=True)  # what fits into a cache takes half of the time
+    ]
+    return np.stack(rows) / std_bias(len(samples))
 
 
 def std_bias(number: int) -> float:

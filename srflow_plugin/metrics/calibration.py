@@ -2,11 +2,14 @@
 
 Samples of a calibrated network and the ground truth are draws from one distribution. All metrics here are of uint8
 images (H, W, C). From two samples on they are unbiased in the number of samples: more change their noise only.
+
+Images are gone through in bands of rows, so that large ones take no more memory than small ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from srflow_plugin.metrics.diversity import of_samples
 
+BAND_VALUES = 2**20  # of all samples, worked on at once
 BIN_EDGES = 2.0 ** np.arange(-2, 6.5, 0.5)  # grey levels of predicted standard deviation, 0.25 to 45
 
 
@@ -24,14 +28,14 @@ def calculate_crps(img: Sequence[np.ndarray], img2: np.ndarray, crop_border: int
     ``E|X - y| - E|X - X'| / 2`` of samples X and the ground truth y (Gneiting and Raftery, JASA 2007; unbiased: Ferro,
     QJRMS 2014). It asks for samples that are near and rightly spread. Of one sample it is the mean absolute error.
     """
-    samples, gt = _stacked(img, img2, crop_border)
-    number = len(samples)
-    error = np.abs(samples - gt).mean()
-    if number == 1:
-        return float(error)
-    ranks = (2 * np.arange(number) - number + 1).reshape(-1, 1, 1, 1)  # sums of differences are sums of sorted samples
-    between = (ranks * np.sort(samples, axis=0)).sum(0).mean() / (number * (number - 1))
-    return float(error - between)
+    number = len(img)
+    ranks = 2 * np.arange(number) - number + 1  # sums of differences are sums of sorted samples
+    error = between = 0.0
+    for samples, gt in _bands(img, img2, crop_border):
+        error += float(np.abs(samples.astype(np.float32) - gt).sum(dtype=np.float64))
+        between += float(ranks @ _sorted(samples).sum((1, 2, 3), dtype=np.float64))
+    values = number * _size(img2, crop_border)
+    return (error - (between / (number - 1) if number > 1 else 0)) / values
 
 
 @of_samples
@@ -49,10 +53,17 @@ def calculate_energy_score(
         patch: side of the square patches; what does not fill one at the right and below is left out.
         crop_border: pixels left out at each edge.
     """
-    samples, gt = (_patches(image, patch) for image in _stacked(img, img2, crop_border))
-    error = _distance(samples, gt).mean()
-    pairs = [_distance(one, other).mean() for one, other in combinations(samples, 2)]
-    return float(error - (np.mean(pairs) / 2 if pairs else 0))
+    height, width = (size - 2 * crop_border for size in img2.shape[:2])
+    if patch > min(height, width):
+        raise ValueError(f"patch must be at most {min(height, width)} in an image of {height}x{width}, not {patch}")
+    patches, error, between = 0, 0.0, 0.0
+    for band in _bands(img, img2, crop_border, patch):
+        samples, gt = (_patches(values.astype(np.float32), patch) for values in band)
+        patches += gt.shape[0]
+        error += float(_distance(samples, gt).sum(dtype=np.float64))
+        between += sum(float(_distance(*pair).sum(dtype=np.float64)) for pair in combinations(samples, 2))
+    number = len(img)
+    return (error - (between / (number - 1) if number > 1 else 0)) / (number * patches)
 
 
 @of_samples
@@ -67,12 +78,14 @@ def calculate_coverage(
     """
     if not 0 < level < 100:
         raise ValueError(f"level must lie between 0 and 100 percent, not {level}")
-    samples, gt = _stacked(img, img2, crop_border)
-    low = (samples < gt).sum(0) / (len(samples) + 1)
-    high = low + ((samples == gt).sum(0) + 1) / (len(samples) + 1)
     begin, end = 0.5 - level / 200, 0.5 + level / 200
-    inside = np.clip(np.minimum(high, end) - np.maximum(low, begin), 0, None) / (high - low)
-    return float(100 * inside.mean())
+    inside = 0.0
+    for samples, gt in _bands(img, img2, crop_border):
+        low = (samples < gt).sum(0) / (len(samples) + 1)
+        high = low + ((samples == gt).sum(0) + 1) / (len(samples) + 1)
+        share = np.clip(np.minimum(high, end) - np.maximum(low, begin), 0, None) / (high - low)
+        inside += float(share.sum())
+    return 100 * inside / _size(img2, crop_border)
 
 
 def spread_and_error(img: Sequence[np.ndarray], img2: np.ndarray) -> dict[str, list[float]]:
@@ -84,29 +97,59 @@ def spread_and_error(img: Sequence[np.ndarray], img2: np.ndarray) -> dict[str, l
         For each of the bins between BIN_EDGES, and one below and one above: "count" of values, and sums of the squared
         error of the samples' mean as "predicted" and as it is, "squared".
     """
-    samples, gt = _stacked(img, img2, 0)
-    variance = samples.var(0, ddof=1)
-    bins = np.digitize(np.sqrt(variance), BIN_EDGES).ravel()
-    sums = {
-        "count": np.ones_like(variance),
-        "predicted": (1 + 1 / len(samples)) * variance,
-        "squared": np.square(samples.mean(0) - gt),
-    }
-    return {name: np.bincount(bins, values.ravel(), len(BIN_EDGES) + 1).tolist() for name, values in sums.items()}
+    total = {name: np.zeros(len(BIN_EDGES) + 1) for name in ("count", "predicted", "squared")}
+    for band in _bands(img, img2, 0):
+        samples, gt = (values.astype(np.float32) for values in band)
+        variance = samples.var(0, ddof=1)
+        bins = np.digitize(np.sqrt(variance), BIN_EDGES).ravel()
+        sums = {
+            "count": np.ones_like(variance),
+            "predicted": (1 + 1 / len(samples)) * variance,
+            "squared": np.square(samples.mean(0) - gt),
+        }
+        for name, values in sums.items():
+            total[name] += np.bincount(bins, values.ravel(), len(BIN_EDGES) + 1)
+    return {name: values.tolist() for name, values in total.items()}
 
 
-def _stacked(img: Sequence[np.ndarray], img2: np.ndarray, border: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples (n, H, W, C) and ground truth (H, W, C) as numbers, without their borders."""
+def _bands(
+    img: Sequence[np.ndarray], img2: np.ndarray, border: int, side: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Go through samples (n, h, W, C) and ground truth (h, W, C) without their borders, h a multiple of ``side``.
+
+    Rows at the bottom that are no multiple of it are left out.
+    """
     inner = (slice(border, img2.shape[0] - border), slice(border, img2.shape[1] - border))
-    return np.stack([sample[inner] for sample in img]).astype(np.float32), img2[inner].astype(np.float32)
+    samples, gt = [sample[inner] for sample in img], img2[inner]
+    height, *others = gt.shape
+    at_once = max(1, BAND_VALUES // (len(samples) * math.prod(others) * side)) * side
+    height -= height % side
+    for row in range(0, height, at_once):
+        rows = slice(row, min(row + at_once, height))
+        yield np.stack([sample[rows] for sample in samples]), gt[rows]
+
+
+def _size(image: np.ndarray, border: int) -> int:
+    """Count the values of an image without its border."""
+    height, width, channels = map(int, image.shape)
+    return (height - 2 * border) * (width - 2 * border) * channels
+
+
+def _sorted(samples: np.ndarray) -> np.ndarray:
+    """Sort samples (n, ...) at each place: neighbours change places, n times; quicker than a sort for each place."""
+    samples = samples.copy()
+    for turn in range(len(samples)):
+        pairs = samples[turn % 2 : turn % 2 + (len(samples) - turn % 2) // 2 * 2].reshape(-1, 2, *samples.shape[1:])
+        low = np.minimum(pairs[:, 0], pairs[:, 1])
+        np.maximum(pairs[:, 0], pairs[:, 1], out=pairs[:, 1])
+        pairs[:, 0] = low
+    return samples
 
 
 def _patches(image: np.ndarray, side: int) -> np.ndarray:
     """(..., H, W, C) -> (..., patches, values of one)."""
     *others, height, width, channels = image.shape
     rows, columns = height // side, width // side
-    if not rows or not columns:
-        raise ValueError(f"patch must be at most {min(height, width)} in an image of {height}x{width}, not {side}")
     image = image[..., : rows * side, : columns * side, :].reshape(*others, rows, side, columns, side, channels)
     return np.moveaxis(image, -4, -3).reshape(*others, rows * columns, side * side * channels)
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from srflow_plugin.images.pictures import spread
-from srflow_plugin.metrics.perceptual import Distance, distance_map
+from srflow_plugin.metrics.perceptual import Distance, compare
 from srflow_plugin.metrics.published import Net
 
 OF_SAMPLES: set[Callable[..., float]] = set()
@@ -35,10 +34,9 @@ def calculate_diversity(
         img2: ground truth; the challenge crops it to a multiple of 8.
         distance, net: "lpips" with "alex" is the challenge's.
     """
-    maps = torch.stack([distance_map(sample, img2, distance, net) for sample in img]).double()
-    closest_sample = maps.mean((1, 2)).min()
-    closest_pixels = maps.amin(0).mean()
-    return float(100 * (closest_sample - closest_pixels) / closest_sample) if closest_sample > 0 else 0.0
+    comparison = compare(img, img2, distance, net)
+    closest_sample = min(comparison.map_means)
+    return 100 * (closest_sample - comparison.nearest) / closest_sample if closest_sample > 0 else 0.0
 
 
 @of_samples

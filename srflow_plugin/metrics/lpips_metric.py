@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from srflow_plugin.metrics.perceptual import image_distance
+from srflow_plugin.metrics.perceptual import Distance, compare
 from srflow_plugin.metrics.published import Net
 
 
@@ -15,7 +16,7 @@ def calculate_lpips(img: np.ndarray, img2: np.ndarray, net: Net = "alex", crop_b
 
     The field reports ``net="alex"``. The weights of AlexNet or VGG are fetched once.
     """
-    return image_distance(_cropped(img, crop_border), _cropped(img2, crop_border), "lpips", net)
+    return _distances([img], img2, "lpips", net, crop_border)[0]
 
 
 def calculate_stlpips(
@@ -25,7 +26,28 @@ def calculate_stlpips(
 
     Its weights come with its package, in the extra "stlpips". Not comparable with LPIPS in value.
     """
-    return image_distance(_cropped(img, crop_border), _cropped(img2, crop_border), "stlpips", net)
+    return _distances([img], img2, "stlpips", net, crop_border)[0]
+
+
+def lpips_of_each(
+    images: Sequence[np.ndarray], img2: np.ndarray, net: Net = "alex", crop_border: int = 0, **kwargs: Any
+) -> list[float]:
+    """Compute :func:`calculate_lpips` of several images."""
+    return _distances(images, img2, "lpips", net, crop_border)
+
+
+def stlpips_of_each(
+    images: Sequence[np.ndarray], img2: np.ndarray, net: Net = "alex", crop_border: int = 0, **kwargs: Any
+) -> list[float]:
+    """Compute :func:`calculate_stlpips` of several images."""
+    return _distances(images, img2, "stlpips", net, crop_border)
+
+
+def _distances(
+    images: Sequence[np.ndarray], reference: np.ndarray, distance: Distance, net: Net, border: int
+) -> list[float]:
+    cropped, *others = (_cropped(image, border) for image in (reference, *images))
+    return compare(others, cropped, distance, net).distances
 
 
 def _cropped(image: np.ndarray, border: int) -> np.ndarray:

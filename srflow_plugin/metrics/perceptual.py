@@ -1,41 +1,42 @@
-"""Learned distances between two images, whole or pixel by pixel; every network is loaded once."""
+"""Learned distances of images to one other, whole and pixel by pixel; every network is loaded once.
+
+An image goes through the network once, however many metrics ask, and the reference once for all that are compared.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
-from typing import Any, Literal
+from threading import Lock
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from basicsr.utils import img2tensor
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from srflow_plugin.devices import choose_device
 from srflow_plugin.errors import UserError, needs
+from srflow_plugin.metrics.blurred import merge_blurs
+from srflow_plugin.metrics.once import Once
 from srflow_plugin.metrics.published import Net, lpips_network, stlpips_network
 
 Distance = Literal["lpips", "stlpips"]
-COMPARISONS_KEPT = 16  # a distance and a map each: for the samples of an image
+Features = list[Tensor]
+COMPARISONS_KEPT = 64  # some numbers each
+REFERENCES_KEPT = 1  # 440 MB at 2040x1356; temperatures and methods of one image come after each other
+PIXELS_AT_ONCE = 2**21  # on a GPU; a CPU is quickest with one image at a time
 
 
-class Remembering(nn.Module):
-    """A network that knows its last two inputs again: the ground truth and a sample, compared with many others."""
+class Comparison(NamedTuple):
+    """Distances of several images to one."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.last: list[tuple[Tensor, Any]] = []
-
-    def forward(self, x: Tensor) -> Any:
-        for number, (seen, output) in enumerate(self.last):
-            if seen.shape == x.shape and torch.equal(seen, x):
-                self.last.append(self.last.pop(number))
-                return output
-        output = self.network(x)
-        self.last = [*self.last[-1:], (x, output)]
-        return output
+    distances: list[float]  # of each image: each layer's mean over positions, summed
+    map_means: list[float]  # of each image: the mean over pixels of each layer's distances, enlarged, summed
+    nearest: float  # the mean over pixels of the smallest of those that an image has there
 
 
 class PerceptualDistance:
@@ -46,44 +47,70 @@ class PerceptualDistance:
     """
 
     def __init__(self, network: Any) -> None:
-        network.spatial = True
-        network.net = Remembering(network.net)
-        self.network = network.eval().requires_grad_(False).to(choose_device())
-        self.compared: dict[tuple[bytes, bytes], tuple[float, Tensor]] = {}
+        merge_blurs(network.net)
+        self.device = choose_device()
+        network.eval().requires_grad_(False)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        # On a GPU threads take turns, so that it holds one batch; cores have an image each.
+        self.turn = nullcontext() if self.device.type == "cpu" else Lock()
+        self.compared: Once[bytes, Comparison] = Once(COMPARISONS_KEPT)
 
-    def __call__(self, img: np.ndarray, img2: np.ndarray) -> tuple[float, Tensor]:
-        """Compute the distance of two uint8 BGR images (H, W, 3): the number, and the map (H, W)."""
-        one, other = (hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest() for image in (img, img2))
-        if (one, other) not in self.compared:
-            self.compared[one, other] = self._compare(img, img2)
-            while len(self.compared) > COMPARISONS_KEPT:
-                del self.compared[next(iter(self.compared))]
-        return self.compared[one, other]
+    def __call__(self, images: Sequence[np.ndarray], reference: np.ndarray) -> Comparison:
+        """Compare uint8 BGR images (H, W, 3) with one of their size."""
+        if sizes := {image.shape for image in images} - {reference.shape}:
+            raise ValueError(f"images of {sizes.pop()} and {reference.shape} cannot be compared")
+        key = b"".join(map(_digest, (reference, *images)))
+        with self.turn:
+            return self.compared(key, lambda: self._compare(images, reference))
 
     @torch.no_grad()
-    def _compare(self, img: np.ndarray, img2: np.ndarray) -> tuple[float, Tensor]:
-        device = next(self.network.parameters()).device
-        x, y = (img2tensor(image / np.float32(255))[None].to(device) for image in (img, img2))
-        layers: list[Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda _, args, out: layers.append(out.mean())) for layer in self.network.lins
-        ]
-        try:
-            per_pixel = self.network(x, y, normalize=True)[0, 0]
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return float(sum(layers)), per_pixel.cpu()
+    def _compare(self, images: Sequence[np.ndarray], reference: np.ndarray) -> Comparison:
+        target = _references((id(self), _digest(reference)), lambda: self.features([reference]))
+        size = (reference.shape[0], reference.shape[1])
+        distances: list[float] = []
+        map_means: list[float] = []
+        nearest = torch.full(size, torch.inf)
+        at_once = self.at_once(size)
+        for first in range(0, len(images), at_once):
+            layers = self._differences(self.features(images[first : first + at_once]), target)
+            distances += torch.stack([layer.mean((1, 2, 3)) for layer in layers]).sum(0).tolist()
+            maps = torch.cat([F.interpolate(layer, size, mode="bilinear") for layer in layers], 1).sum(1).cpu()
+            map_means += maps.double().mean((1, 2)).tolist()
+            nearest = torch.minimum(nearest, maps.amin(0))
+        return Comparison(distances, map_means, float(nearest.double().mean()))
+
+    def at_once(self, size: tuple[int, int]) -> int:
+        """Number of images of a size that go through the network together."""
+        return 1 if self.device.type == "cpu" else max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+
+    @torch.no_grad()
+    def features(self, images: Sequence[np.ndarray]) -> Features:
+        """Compute the features of uint8 BGR images (H, W, 3) of one size, by layers; a position's are of length 1."""
+        x = torch.stack([img2tensor(image / np.float32(255)) for image in images]).to(self.device)
+        x = self.network.scaling_layer((2 * x - 1).contiguous(memory_format=torch.channels_last))
+        return [layer.div_(layer.square().sum(1, keepdim=True).sqrt_().add_(1e-10)) for layer in self.network.net(x)]
+
+    def _differences(self, features: Features, target: Features) -> list[Tensor]:
+        """Weigh the differences of features: a distance at every position of each layer, (B, 1, h, w)."""
+        layers = zip(self.network.lins, features, target, strict=True)
+        return [weigh(one.sub_(other).square_()) for weigh, one, other in layers]
 
 
-def distance_map(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> Tensor:
-    """Compute the distance of uint8 BGR images (H, W, 3) at each pixel, (H, W): each layer's, enlarged, summed."""
-    return perceptual_distance(distance, net)(img, img2)[1]
+_references: Once[tuple[int, bytes], Features] = Once(REFERENCES_KEPT)
 
 
-def image_distance(img: np.ndarray, img2: np.ndarray, distance: Distance = "lpips", net: Net = "alex") -> float:
-    """Compute the distance of two uint8 BGR images (H, W, 3): each layer's mean over positions, summed."""
-    return perceptual_distance(distance, net)(img, img2)[0]
+def forget_references() -> None:
+    """Give the memory back that features of the image take which others were compared with last."""
+    _references.forget()
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.sha256(repr((image.shape, image.dtype)).encode() + image.tobytes()).digest()
+
+
+def compare(images: Sequence[np.ndarray], reference: np.ndarray, distance: Distance, net: Net) -> Comparison:
+    """Compare uint8 BGR images (H, W, 3) with one of their size."""
+    return perceptual_distance(distance, net)(images, reference)
 
 
 @cache

@@ -1,14 +1,16 @@
-"""One number for the samples of an image, by any metric."""
+"""One number for the samples of an image, by any metric; metrics share what they have in common."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from basicsr.metrics import calculate_metric
+from basicsr.metrics import calculate_metric, calculate_psnr, calculate_ssim
+from basicsr.metrics.metric_util import to_y_channel
 from basicsr.utils import img2tensor
 from basicsr.utils.registry import METRIC_REGISTRY
 
@@ -16,6 +18,8 @@ from srflow_plugin.devices import choose_device
 from srflow_plugin.flow.precision import COMPLETE
 from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
 from srflow_plugin.metrics.diversity import OF_SAMPLES
+from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips, lpips_of_each, stlpips_of_each
+from srflow_plugin.metrics.ssim import ssim_of_each
 
 Over = Literal["mean", "best", "mean_image"]
 LOWER_IS_BETTER = (
@@ -28,6 +32,13 @@ LOWER_IS_BETTER = (
     "calculate_energy_score",
 )
 ON_TENSORS = "_pt"  # BasicSR's suffix of metrics that take tensors
+ON_Y = (calculate_psnr, calculate_ssim)  # metrics that convert all that they get, if they are to
+# Metrics of one image, and the same numbers of several at once, for less.
+OF_EACH: dict[Callable[..., Any], Callable[..., list[float]]] = {
+    calculate_ssim: ssim_of_each,
+    calculate_lpips: lpips_of_each,
+    calculate_stlpips: stlpips_of_each,
+}
 
 
 def is_of_samples(metric_opt: dict[str, Any]) -> bool:
@@ -53,30 +64,81 @@ def measure(
     metric_opt: dict[str, Any],
     code_length: float | None = None,
 ) -> float:
-    """Measure samples (uint8 BGR, (H, W, 3) each) as a section of ``val.metrics`` says.
+    """Measure samples by one metric, see :class:`Samples`."""
+    return Samples(samples, gt, lq, code_length).measure(metric_opt)
 
-    Its key ``over`` says how a metric of one image becomes one of several: "mean" over the samples (default), the
-    "best" of them, or the metric of their "mean_image". Metrics whose names end in ``_pt`` get the same images as RGB
-    tensors (1, 3, H, W) in 0 ... 1, on the GPU if there is one.
+
+class Samples:
+    """Samples of one image, which are measured by several metrics: what these have in common is computed once.
+
+    Args:
+        samples: uint8 BGR, (H, W, 3) each.
+        gt, lq: ground truth and LR image, where there are.
+        code_length: of the ground truth, for the metrics of the network.
     """
-    options = {key: value for key, value in metric_opt.items() if key != "over"}
-    over: Over = metric_opt.get("over", "mean")
-    metric = METRIC_REGISTRY.get(metric_opt["type"])
-    taken = inspect.signature(metric).parameters
-    others: dict[str, Any] = {"img2": gt, "lq": lq if "lq" in taken else None}
-    if is_of_network(metric_opt):
-        others["code_length"] = code_length
-    others = {name: value for name, value in others.items() if value is not None}
-    if metric in OF_SAMPLES:
-        return float(calculate_metric({"img": samples, **others}, options))
-    if over == "mean_image":
-        samples = [np.mean(np.stack(samples), axis=0).round().astype(np.uint8)]
-    convert: Callable[[Any], Any] = _tensor if metric_opt["type"].endswith(ON_TENSORS) else lambda image: image
-    others = {name: convert(value) for name, value in others.items()}
-    values = [float(calculate_metric({"img": convert(sample), **others}, options)) for sample in samples]
-    if over == "best":
-        return min(values) if is_lower_better(metric_opt) else max(values)
-    return float(np.mean(values))
+
+    def __init__(
+        self,
+        samples: Sequence[np.ndarray],
+        gt: np.ndarray | None,
+        lq: np.ndarray | None,
+        code_length: float | None = None,
+    ) -> None:
+        self.samples, self.gt, self.lq, self.code_length = samples, gt, lq, code_length
+        self._values: dict[str, list[float]] = {}  # by the metric and its options
+        self._on_y: dict[int, np.ndarray] = {}  # by the ids of images, which are all kept
+
+    def measure(self, metric_opt: dict[str, Any]) -> float:
+        """Measure the samples as a section of ``val.metrics`` says.
+
+        Its key ``over`` says how a metric of one image becomes one of several: "mean" over the samples (default), the
+        "best" of them, or the metric of their "mean_image". Metrics whose names end in ``_pt`` get the same images as
+        RGB tensors (1, 3, H, W) in 0 ... 1, on the GPU if there is one.
+        """
+        over: Over = metric_opt.get("over", "mean")
+        options = {key: value for key, value in metric_opt.items() if key != "over"}
+        same = sorted((key, value) for key, value in options.items() if key != "better")
+        key = repr((over == "mean_image", same))
+        if key not in self._values:
+            self._values[key] = self._compute(options, over)
+        values = self._values[key]
+        if over == "best" and not is_of_samples(metric_opt):
+            return min(values) if is_lower_better(metric_opt) else max(values)
+        return float(np.mean(values))
+
+    def _compute(self, options: dict[str, Any], over: Over) -> list[float]:
+        """Compute a metric: one value for each image, or one of all samples."""
+        metric = METRIC_REGISTRY.get(options["type"])
+        others = self._others(options)
+        if metric in OF_SAMPLES:
+            return [float(calculate_metric({"img": self.samples, **others}, options))]
+        images = [self._mean_image] if over == "mean_image" else self.samples
+        convert: Callable[[Any], Any] = _tensor if options["type"].endswith(ON_TENSORS) else lambda image: image
+        if metric in ON_Y and options.get("test_y_channel") and options.get("input_order", "HWC") == "HWC":
+            convert, options = self._y, {**options, "test_y_channel": False}
+        others = {name: convert(value) for name, value in others.items()}
+        if metric in OF_EACH:
+            return OF_EACH[metric]([*map(convert, images)], **others, **options)
+        return [float(calculate_metric({"img": convert(image), **others}, options)) for image in images]
+
+    @cached_property
+    def _mean_image(self) -> np.ndarray:
+        mean: np.ndarray = np.mean(np.stack(self.samples), axis=0).round().astype(np.uint8)
+        return mean
+
+    def _others(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Find what a metric gets beside the samples."""
+        taken = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters
+        others: dict[str, Any] = {"img2": self.gt, "lq": self.lq if "lq" in taken else None}
+        if is_of_network(options):
+            others["code_length"] = self.code_length
+        return {name: value for name, value in others.items() if value is not None}
+
+    def _y(self, image: np.ndarray) -> np.ndarray:
+        """Convert an image to Y of YCbCr, once."""
+        if id(image) not in self._on_y:
+            self._on_y[id(image)] = to_y_channel(image)
+        return self._on_y[id(image)]
 
 
 def is_lower_better(metric_opt: dict[str, Any]) -> bool:

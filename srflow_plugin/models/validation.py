@@ -20,7 +20,8 @@ from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import comparison_grid
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels
-from srflow_plugin.metrics.samples import is_of_network, measure
+from srflow_plugin.metrics.perceptual import forget_references
+from srflow_plugin.metrics.samples import Samples, is_of_network
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.schema import SRFlowVal, read
 from srflow_plugin.progress import with_progress
@@ -157,6 +158,7 @@ class SRFlowValidation(SRModel):
     def _forget_image(self) -> None:
         """Give the memory back that the samples and features of a validation's last image take."""
         self.features = None
+        forget_references()
         for name in ("output", "gt"):
             if hasattr(self, name):
                 delattr(self, name)
@@ -178,11 +180,11 @@ class SRFlowValidation(SRModel):
                 values["exploded"] += self.exploded
                 values["nonfinite"] += self.output.numel() - int(self.output.isfinite().sum())
             pictures[variant.suffix] = [to_pixels(image) for image in self.output]
-            samples = [_bgr(picture) for picture in pictures[variant.suffix]]
+            samples = Samples([_bgr(picture) for picture in pictures[variant.suffix]], bgr_gt, bgr_lq, code_length)
             for metric, metric_opt in variant.metrics.items():
                 if metric not in self.opt["val"]["metrics"]:  # of a data set without ground truth
                     continue
-                values[metric] = measure(samples, bgr_gt, bgr_lq, metric_opt, code_length)
+                values[metric] = samples.measure(metric_opt)
         return pictures, values
 
     def _gt_picture(self) -> np.ndarray | None:

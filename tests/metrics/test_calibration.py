@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from srflow_plugin.metrics import calibration
 from srflow_plugin.metrics.calibration import BIN_EDGES, calculate_energy_score, spread_and_error
 from srflow_plugin.metrics.samples import measure
 
@@ -59,6 +60,27 @@ def test_crps_is_that_of_a_gaussian_whatever_the_number_of_samples() -> None:
             assert of(*draws(number, spread), "crps") == pytest.approx(expected, abs=0.06), (spread, number)
     samples, gt = draws(1)
     assert of(samples, gt, "crps") == pytest.approx(np.abs(samples[0].astype(float) - gt).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 10])
+def test_crps_is_its_definition(number: int) -> None:
+    samples, gt = draws(number, side=17)
+    x, y = np.stack(samples).astype(float), gt.astype(float)
+    between = np.abs(x[:, None] - x).mean((2, 3, 4)).sum() / max(1, number * (number - 1))
+    assert of(samples, gt, "crps") == pytest.approx(np.abs(x - y).mean() - between / 2, rel=1e-12)
+
+
+def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, gt = draws(4, side=37)
+
+    def all_scores() -> list[float]:
+        found = [of(samples, gt, name, crop_border=2) for name in ("crps", "energy_score", "coverage")]
+        return [*found, *np.ravel([*spread_and_error(samples, gt).values()])]
+
+    whole = all_scores()
+    for values in (1, 4 * 33 * 3 * 9, 4 * 33 * 3 * 20):
+        monkeypatch.setattr(calibration, "BAND_VALUES", values)
+        assert all_scores() == pytest.approx(whole, rel=1e-6)
 
 
 def test_energy_score_is_its_definition_and_does_not_depend_on_the_number_of_samples() -> None:

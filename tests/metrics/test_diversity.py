@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from srflow_plugin import calculate_diversity
 from srflow_plugin.metrics import diversity
+from srflow_plugin.metrics.perceptual import Comparison
 from srflow_plugin.metrics.samples import measure
 from tests.helpers import noisy
 
 
 def test_diversity_is_the_formula_on_a_constructed_case(monkeypatch: pytest.MonkeyPatch) -> None:
     # two pixels, three samples: distances (1, 4), (3, 1), (2, 2). G = min(2.5, 2, 2) = 2, L = (1 + 1) / 2 = 1
-    maps = iter([torch.tensor([[1.0, 4.0]]), torch.tensor([[3.0, 1.0]]), torch.tensor([[2.0, 2.0]])])
-    monkeypatch.setattr(diversity, "distance_map", lambda *args: next(maps))
+    comparison = Comparison([0.0] * 3, map_means=[2.5, 2, 2], nearest=1)
+    monkeypatch.setattr(diversity, "compare", lambda *_: comparison)
     image = np.zeros((1, 2, 3), np.uint8)
     assert calculate_diversity([image] * 3, image) == pytest.approx(50)
 
