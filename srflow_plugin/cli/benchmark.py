@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=in_range(int, low=1, most=512),
-        help="processes that score (default: all cores; on a GPU, or under a launcher, one)",
+        help="threads that score (default: all cores; under a launcher one)",
     )
     arguments.add_device(parser)
 

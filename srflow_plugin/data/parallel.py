@@ -1,4 +1,4 @@
-"""Work on many items in several processes."""
+"""Work on many items in several processes, or in several threads of this one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
@@ -30,15 +30,9 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], worke
     if workers == 1:
         yield from map(function, items)
         return
-    begun: deque[Future[Result]] = deque()
     with _one_thread_each(), _pool(workers) as pool:
         try:
-            for item in items:
-                begun.append(pool.submit(function, item))
-                if len(begun) == in_hand(workers):
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+            yield from _by(pool, function, items, in_hand(workers))
         except BrokenProcessPool:
             raise TrainingError(
                 "one of the worker processes was killed, as where memory is short; what is done is kept: "
@@ -46,8 +40,30 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item], worke
             ) from None
 
 
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result]:
+    """Call ``function`` with each item, in order. What it calculates with must let other threads run meanwhile.
+
+    Where the block is left early, by Ctrl-C, too, those that have begun are waited for.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield from _by(pool, function, items, in_hand(threads))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _by(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> Generator[Result]:
+    begun: deque[Future[Result]] = deque()
+    for item in items:
+        begun.append(pool.submit(function, item))
+        if len(begun) == at_once:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
 def in_hand(workers: int) -> int:
-    """Count the items that :func:`in_parallel` may have begun and not handed out."""
+    """Count the items that a call with so many workers may have begun and not handed out."""
     return AHEAD * workers if workers > 1 else 1
 
 

@@ -45,8 +45,8 @@ def run_benchmark(
             used = {name for key in (*drawn.values, *scores.values) for name in key[:2]}
             _check_same(folder / "protocol.json", sets, methods, settings, used, others)
         draw_all(folder, sets, methods, settings, drawn)
-        is_one = this_process().size > 1 or settings.device != "cpu"
-        score_all(folder, sets, methods, settings, scores, workers or (1 if is_one else os.cpu_count() or 1))
+        cores = 1 if this_process().size > 1 else os.cpu_count() or 1
+        score_all(folder, sets, methods, settings, scores, workers or cores)
         if this_process().rank > 0:
             return ""
         with LockFile(alone) as lock, lock.holding():

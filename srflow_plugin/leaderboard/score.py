@@ -1,29 +1,31 @@
-"""Every metric of every image, from files."""
+"""Every metric of every image, from files, by threads of one process: networks are loaded once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from srflow_plugin.data.parallel import in_hand, in_parallel
+from srflow_plugin.data.parallel import in_hand, in_threads
 from srflow_plugin.leaderboard.calibration import pooled
 from srflow_plugin.leaderboard.check import read_output
 from srflow_plugin.leaderboard.draw import Method, Settings, sample_files
 from srflow_plugin.leaderboard.records import Records, Values
 from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair, read_pair
 from srflow_plugin.metrics.calibration import spread_and_error
-from srflow_plugin.metrics.samples import is_of_samples, measure
+from srflow_plugin.metrics.perceptual import forget_references
+from srflow_plugin.metrics.samples import Samples, is_of_samples
 from srflow_plugin.shares import rounds, this_process
 
 LEVELS = (50, 80, 95)  # of central intervals, in percent
-IMAGES_PER_WORKER = 8  # fewer do not repay the start of a process
 
 
 def metric_sections(scale: int, settings: Settings) -> dict[str, dict[str, Any]]:
@@ -70,24 +72,38 @@ def score_all(
     work = [
         Work(dataset.name, method.name, pair, sample_files(folder, dataset, method, pair))
         for dataset in sets
-        for method in methods
         for pair in dataset.pairs
+        for method in methods  # of one pair after each other: they share what the ground truth's features take
     ]
 
     def is_scored(one: Work) -> bool:
         return records.has(one.dataset, one.method, one.pair.hr.name)
 
     todo = len(work) - sum(map(is_scored, work))
-    workers = max(1, min(workers, todo // IMAGES_PER_WORKER))
+    workers = max(1, min(workers, todo))
     all_rounds = rounds(work, lambda one: f"score {one[:3]}", is_scored, folder, in_hand(workers))
     bar = tqdm(total=len(work), initial=len(work) - todo, unit="image", desc="scores", disable=this_process().rank > 0)
-    with closing(all_rounds), bar:
+    with _cores_shared(workers), closing(all_rounds), bar:
         for items in all_rounds:
-            with closing(in_parallel(partial(_score, settings=settings), items, workers)) as scored:
+            with closing(in_threads(partial(_score, settings=settings), items, workers)) as scored:
                 for one, values in scored:
                     records.add(one.dataset, one.method, one.pair.hr.name, values)
                     bar.update()
         bar.update(len(work) - bar.n)  # those that others have scored
+
+
+@contextmanager
+def _cores_shared(workers: int) -> Iterator[None]:
+    """Threads started in the block calculate with their share of the cores, each, so that none waits for another."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(max(1, torch_threads // workers))
+    cv2.setNumThreads(max(1, cv2_threads // workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
+        forget_references()
 
 
 def _score(work: Work, settings: Settings) -> tuple[Work, Values]:
@@ -102,8 +118,9 @@ def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
     scale, samples = pictures.scale, [read_output(file, pictures) for file in files]
     images = (pictures.gt, pictures.lq, *samples)
     bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in images)
+    measured = Samples(bgr_samples, bgr_gt, bgr_lq)
     values: Values = {
-        name: measure(bgr_samples, bgr_gt, bgr_lq, section)
+        name: measured.measure(section)
         for name, section in metric_sections(scale, settings).items()
         if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
     }

@@ -6,19 +6,36 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from srflow_plugin.data.parallel import in_hand, in_parallel
+from srflow_plugin.data.parallel import in_hand, in_parallel, in_threads
 from srflow_plugin.errors import TrainingError
 from tests.helpers import ROOT, UNIX
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_results_are_in_order(workers: int) -> None:
-    assert list(in_parallel(abs, [-3, 1, -2], workers)) == [3, 1, 2]
+@pytest.mark.parametrize("work", [in_parallel, in_threads])
+def test_results_are_in_order(work: Any, workers: int) -> None:
+    assert list(work(abs, [-3, 1, -2], workers)) == [3, 1, 2]
+
+
+def test_threads_work_at_the_same_time_and_are_waited_for() -> None:
+    met, ended = threading.Barrier(2), []
+
+    def meet(number: int) -> int:
+        met.wait(10)
+        ended.append(number)
+        return number
+
+    with closing(in_threads(meet, range(2), 2)) as results:
+        assert next(results) == 0
+    assert sorted(ended) == [0, 1]
 
 
 def test_processes_have_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +45,10 @@ def test_processes_have_a_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(in_parallel(os.getenv, ["OMP_NUM_THREADS"], 1)) == ["7"]
 
 
-def test_a_fault_is_raised_here() -> None:
+@pytest.mark.parametrize("work", [in_parallel, in_threads])
+def test_a_fault_is_raised_here(work: Any) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        list(in_parallel(int, ["1", "x"], 1))
+        list(work(int, ["1", "x"], 1))
 
 
 def test_a_worker_that_is_killed_ends_the_work() -> None:
@@ -39,7 +57,8 @@ def test_a_worker_that_is_killed_ends_the_work() -> None:
         list(results)
 
 
-def test_no_more_is_begun_than_is_soon_handed_out() -> None:
+@pytest.mark.parametrize("work", [in_parallel, in_threads])
+def test_no_more_is_begun_than_is_soon_handed_out(work: Any) -> None:
     begun = []
 
     def items() -> Iterator[int]:
@@ -47,7 +66,7 @@ def test_no_more_is_begun_than_is_soon_handed_out() -> None:
             begun.append(number)
             yield number
 
-    results = in_parallel(abs, items(), 2)
+    results = work(abs, items(), 2)
     assert next(results) == 0 and len(begun) == in_hand(2) == 8
     assert next(results) == 1 and len(begun) == 9
     assert list(results) == list(range(2, 50)) and len(begun) == 50

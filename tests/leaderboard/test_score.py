@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from basicsr.metrics import calculate_metric
 from skimage.data import chelsea
 
@@ -15,8 +16,11 @@ from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import write_image
 from srflow_plugin.leaderboard.draw import Settings
-from srflow_plugin.leaderboard.score import score
+from srflow_plugin.leaderboard.score import _cores_shared, score
 from srflow_plugin.leaderboard.sets import Pair
+from srflow_plugin.metrics import perceptual
+from srflow_plugin.metrics.perceptual import PerceptualDistance
+from srflow_plugin.metrics.published import stlpips_network
 from tests.helpers import noisy
 
 OF_SAMPLES = {
@@ -58,7 +62,7 @@ def test_scores_are_those_of_the_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_scores_of_one_and_of_several_processes(benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_one_and_of_several_threads(benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {}
     for workers in ("1", "2"):
         assert srflow_command([*benchmark_command, "-o", workers, "--workers", workers]) == 0
@@ -70,7 +74,30 @@ def test_scores_of_one_and_of_several_processes(benchmark_command: list[str], mo
     for one, other in zip(scores["1"], scores["2"], strict=True):
         assert one[:-1] == other[:-1]
         assert (one[-1].pop("spread", None) is None) == (other[-1].pop("spread", None) is None)  # sums by bin
-        assert one[-1] == pytest.approx(other[-1], rel=1e-5, abs=1e-5)  # sums in other orders, with other threads
+        assert one[-1] == pytest.approx(other[-1], rel=1e-5, abs=1e-5)  # sums in other orders
+
+
+def test_an_image_goes_through_the_distances_network_once(
+    benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = PerceptualDistance(stlpips_network("alex"))
+    monkeypatch.setattr(perceptual, "perceptual_distance", lambda *_: network)
+    passes: list[int] = []
+    network.network.net.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    assert srflow_command(benchmark_command) == 0
+    # Of two images, since the second data set is the first again: bicubic, tau 0, three samples, theirs; and the ground
+    # truth once for all of them.
+    assert passes == [1] * 2 * (1 + 1 + 3 + 1 + 1)
+
+
+def test_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    for workers in (1, 3, 16):
+        with _cores_shared(workers):
+            pass
+    assert set_to == [8, 8, 2, 8, 1, 8]
 
 
 def test_niqe_is_basicsrs(benchmark_command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
