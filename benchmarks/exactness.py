@@ -69,7 +69,7 @@ def compared_with_float64(network: SRFlowNet, gt: Tensor, lq: Tensor) -> dict[st
     parameters = list(network.parameters())
 
     def both(*images: Tensor) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-        fast_latents, _ = network.encode(*images)
+        fast_latents, _ = network.encode(images[0], images[1])
         plain_latents, plain = plain_nll(network, *images)
         gradients = [list(torch.autograd.grad(nll.mean(), parameters)) for nll in (network(*images), plain)]
         return [[latent.detach().double() for latent in latents] for latents in (fast_latents, plain_latents)], [

@@ -22,8 +22,10 @@ def interpolate(net: SRFlowNet, first: Tensor, second: Tensor, lq: Tensor, steps
     """
     if not isinstance(steps, int) or steps < 2:
         raise UserError(f"steps must be a whole number from 2 on, for the two ends, not {steps}")
-    (start, _), (end, _) = (net.encode(image, lq) for image in (first, second))
-    return torch.stack([net.decode(interpolate_latents(start, end, step / (steps - 1)), lq) for step in range(steps)])
+    features = net.features(lq)
+    (start, _), (end, _) = (net.encode(image, lq, features) for image in (first, second))
+    weights = (step / (steps - 1) for step in range(steps))
+    return torch.stack([net.decode(interpolate_latents(start, end, weight), lq, features) for weight in weights])
 
 
 @torch.no_grad()
@@ -44,5 +46,6 @@ def restore(net: SRFlowNet, image: Tensor, lq: Tensor, temperature: float = 0.8,
     ``lq`` is the degraded image downscaled, which takes most of noise and of compression away. See
     :func:`srflow_plugin.applications.latents.normalize_latents` for ``temperature`` and ``window``.
     """
-    latents, _ = net.encode(image, lq)
-    return net.decode(normalize_latents(latents, temperature, window), lq)
+    features = net.features(lq)
+    latents, _ = net.encode(image, lq, features)
+    return net.decode(normalize_latents(latents, temperature, window), lq, features)

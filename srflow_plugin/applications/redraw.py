@@ -276,7 +276,8 @@ def _drawn(
     padded_lq = net.padded_lq(own_lq)
     height, width = (net.scale * size for size in padded_lq.shape[2:])
     padded_weight = F.pad(own_weight, (0, width - weight.shape[3], 0, height - weight.shape[2]), "replicate")
-    latents, _ = net.encode(own, own_lq)
+    features = net.features(own_lq)
+    latents, _ = net.encode(own, own_lq, features)
     if not all(latent.isfinite().all() for latent in latents):
         raise UserError("the network cannot encode the picture around what is painted: it is too unlike what it knows")
     mixed = [
@@ -286,7 +287,7 @@ def _drawn(
     size = padded_lq.shape[2], padded_lq.shape[3]
     field = Field(net, iter([padded_lq]), GivenLatents(mixed, size), 1.0, max(size))
     field.move(0, size[0])
-    image = net.decode(mixed, padded_lq).where(padded_weight > 0, 0)  # only what is painted may explode
+    image = net.decode(mixed, padded_lq, features).where(padded_weight > 0, 0)  # only what is painted may explode
     resample_exploded(field, image, 0, RESAMPLE, stand_in=False)
     image = image[:, :, : old.shape[2], : old.shape[3]].to(old)
     failed = exploded(image)[:, None] & (weight > 0)

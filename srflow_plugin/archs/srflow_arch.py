@@ -228,13 +228,13 @@ class SRFlowNet(nn.Module):
         encoding = self._encoding(extended, lq, features, noise_level, noisy=new, seed=EXTENSION_SEED)
         return encoding._replace(size=(gt.shape[2], gt.shape[3]))
 
-    def encode(self, gt: Tensor, lq: Tensor) -> tuple[list[Tensor], Tensor]:
+    def encode(self, gt: Tensor, lq: Tensor, features: Sequence[Context] | None = None) -> tuple[list[Tensor], Tensor]:
         """Encode ``gt`` given ``lq``: latents (finest first, shapes of :meth:`latent_shapes`), log-det (B,) in nats.
 
         No noise is added. Log p(gt | lq) is the latents' log-density under N(0, I) plus the log-det, where the flow
-        takes the size of ``gt``; else see :meth:`likelihood`.
+        takes the size of ``gt``; else see :meth:`likelihood`. ``features`` are :meth:`features` of ``lq``, if at hand.
         """
-        encoding = self.encoding(gt, lq)
+        encoding = self.encoding(gt, lq, features)
         return encoding.latents, encoding.logdet()
 
     def encoding(
@@ -274,9 +274,12 @@ class SRFlowNet(nn.Module):
         encoding = fast.encode(self.flow, extended + noise + self.shift, contexts)
         return encoding._replace(noise_nats=noisy * (channels * math.log(EIGHT_BIT_LEVELS)))
 
-    def decode(self, latents: Sequence[Tensor], lq: Tensor) -> Tensor:
-        """Decode latents given ``lq`` (B, 3, h, w): image (B, 3, scale*h, scale*w), not clamped; inverse of encode."""
-        return self._cropped(self.decode_features(latents, self.features(lq)), lq)
+    def decode(self, latents: Sequence[Tensor], lq: Tensor, features: Sequence[Context] | None = None) -> Tensor:
+        """Decode latents given ``lq`` (B, 3, h, w): image (B, 3, scale*h, scale*w), not clamped; inverse of encode.
+
+        ``features`` are :meth:`features` of ``lq``, if at hand.
+        """
+        return self._cropped(self.decode_features(latents, self.features(lq) if features is None else features), lq)
 
     def decode_features(self, latents: Sequence[Tensor], features: Sequence[Context]) -> Tensor:
         """Decode latents given :meth:`features`: an image of the size of :meth:`padded_lq` times ``scale``."""

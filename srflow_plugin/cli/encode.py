@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> None:
     with torch.no_grad():
         features = net.features(lq)
         encoding = net.encoding(gt, lq, features)
-        nll = net.likelihood(gt, lq, features).nll().item()
+        # Where the image is extended, its likelihood asks for noise that its latents are without.
+        is_whole = net.padded_lq(lq).shape == lq.shape
+        nll = (encoding if is_whole else net.likelihood(gt, lq, features)).nll().item()
         code_length = net.code_length(gt, lq, features=features).item()
     name = find_checkpoint(args.checkpoint, args.scale).name
     save_latents(args.output, encoding.latents, lq, net, name, replacing=args.overwrite)

@@ -96,9 +96,9 @@ def test_only_windows_around_the_mask_are_computed(network: SRFlowNet, monkeypat
     mask = mask_of((300, 400), (303, 420), (10, 10), height=600, width=800)
     sizes, encode = [], network.encode
 
-    def noted(gt: Tensor, lq: Tensor) -> Any:
+    def noted(gt: Tensor, lq: Tensor, features: Any) -> Any:
         sizes.append(tuple(lq.shape[2:]))
-        return encode(gt, lq)
+        return encode(gt, lq, features)
 
     monkeypatch.setattr(network, "encode", noted)
     redraw(network, image, lq, mask, 0.5)
@@ -145,13 +145,13 @@ def test_explosions_are_drawn_again_and_else_the_picture_stays(
     image, lq = pair
     mask, decode = MASKS["inside"], network.decode
 
-    def hot(latents: list[Tensor], lq: Tensor) -> Tensor:
-        return decode(latents, lq) + (torch.inf if latents[0].abs().max() > 2 else 0)
+    def hot(latents: list[Tensor], *given: Any) -> Tensor:
+        return decode(latents, *given) + (torch.inf if latents[0].abs().max() > 2 else 0)
 
     monkeypatch.setattr(network, "decode", hot)
     result = draw_again(network, image, lq, mask, 3.0, seed=1)
     assert result.kept == 0 and (result.image != image).any(1)[0][mask].float().mean() > 0.9
-    monkeypatch.setattr(network, "decode", lambda latents, lq: decode(latents, lq) * torch.nan)
+    monkeypatch.setattr(network, "decode", lambda *given: decode(*given) * torch.nan)
     assert torch.equal(redraw(network, image, lq, mask, seed=1), image)  # never black
     line = capsys.readouterr().err
     assert line.startswith(f"{int(mask.sum())} painted pixels stay as they were") and line.count("\n") == 1
@@ -161,7 +161,7 @@ def test_pictures_that_cannot_be_encoded(
     network: SRFlowNet, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = network.encode
-    monkeypatch.setattr(network, "encode", lambda gt, lq: ([z * torch.inf for z in encode(gt, lq)[0]], None))
+    monkeypatch.setattr(network, "encode", lambda *given: ([z * torch.inf for z in encode(*given)[0]], None))
     with pytest.raises(UserError, match="cannot encode the picture"):
         redraw(network, *pair, MASKS["inside"])
 
