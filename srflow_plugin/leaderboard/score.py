@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,15 +116,17 @@ def _score(work: Work, settings: Settings) -> tuple[Work, Values]:
 def score(files: Sequence[Path], pair: Pair, settings: Settings) -> Values:
     """Compute all metrics of an image's samples; those of several samples only where there are several."""
     pictures = read_pair(pair)
-    scale, samples = pictures.scale, [read_output(file, pictures) for file in files]
-    images = (pictures.gt, pictures.lq, *samples)
-    bgr_gt, bgr_lq, *bgr_samples = (np.ascontiguousarray(image[..., ::-1]) for image in images)
-    measured = Samples(bgr_samples, bgr_gt, bgr_lq)
+    scale = pictures.scale
+    gt, lq, *samples = (
+        np.ascontiguousarray(image[..., ::-1])  # BGR, which BasicSR's metrics take
+        for image in chain([pictures.gt, pictures.lq], (read_output(file, pictures) for file in files))
+    )
+    measured = Samples(samples, gt, lq)
     values: Values = {
         name: measured.measure(section)
         for name, section in metric_sections(scale, settings).items()
         if len(samples) > 1 or not (is_of_samples(section) or "over" in section)
     }
     if len(samples) > 1:
-        values.update(pooled([{"spread": spread_and_error(samples, pictures.gt)}]))
+        values.update(pooled([{"spread": spread_and_error(samples, gt)}]))
     return values

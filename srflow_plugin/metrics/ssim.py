@@ -28,21 +28,20 @@ def ssim_of_each(
     """Compute BasicSR's ``calculate_ssim`` of several images."""
     if sizes := {image.shape for image in images} - {img2.shape}:
         raise ValueError(f"images of {sizes.pop()} and {img2.shape} cannot be compared")
-    sums = np.zeros(len(images))
-    reference, *others = (_channels(image, crop_border, input_order, test_y_channel) for image in (img2, *images))
-    for channel, y in enumerate(reference):
-        mean_y = _windowed(y)
-        square_y = _windowed(y * y)
-        sums += [_ssim(other[channel], y, mean_y, square_y) for other in others]
-    mean: list[float] = (sums / len(reference)).tolist()
+
+    def inner(image: np.ndarray) -> np.ndarray:
+        image = reorder_image(image, input_order=input_order)
+        image = image[crop_border : image.shape[0] - crop_border, crop_border : image.shape[1] - crop_border]
+        return to_y_channel(image) if test_y_channel else image
+
+    reference, others = inner(img2), [*map(inner, images)]
+    ssim = np.zeros((reference.shape[2], len(others)))
+    for channel, of_channel in enumerate(ssim):
+        y = reference[..., channel].astype(np.float64)
+        mean_y, square_y = _windowed(y), _windowed(y * y)
+        of_channel[:] = [_ssim(other[..., channel].astype(np.float64), y, mean_y, square_y) for other in others]
+    mean: list[float] = ssim.mean(0).tolist()
     return mean
-
-
-def _channels(image: np.ndarray, border: int, input_order: str, is_y: bool) -> list[np.ndarray]:
-    image = reorder_image(image, input_order=input_order)
-    inner = image[border : image.shape[0] - border, border : image.shape[1] - border]
-    inner = to_y_channel(inner) if is_y else inner
-    return [channel.astype(np.float64) for channel in np.moveaxis(inner, -1, 0)]
 
 
 def _ssim(x: np.ndarray, y: np.ndarray, mean_y: np.ndarray, square_y: np.ndarray) -> float:
