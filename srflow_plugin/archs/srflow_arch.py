@@ -31,6 +31,7 @@ from srflow_plugin.flow import (
 )
 from srflow_plugin.flow.compiled import check_compiler
 from srflow_plugin.flow.coupling import Scale
+from srflow_plugin.flow.precision import autocast_type, without_autocast
 from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.tiling import Tile
 
@@ -89,7 +90,8 @@ class SRFlowNet(nn.Module):
             centred, as all is now.
         precision: "float32"; "tf32": the encoder's convolutions as torch.backends.cudnn.allow_tf32 says; "bfloat16":
             the encoder and the conditional networks, whose parameters stay as they are. The flow's own variable, scales
-            and log-determinants keep full precision.
+            and log-determinants keep full precision. An autocast scope of bfloat16 around a method means the same; one
+            of float16 changes nothing.
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
             them (as is always done in the flow): less memory, more time, the same numbers.
         compile: run blocks and steps through PyTorch's compiler: the same numbers up to rounding, in less time from
@@ -383,13 +385,11 @@ class SRFlowNet(nn.Module):
         """Encode ``lq`` (B, 3, h, w): the features that condition the flow, one for each level, finest first."""
         # Channels last is faster, on CPUs 1.5 times.
         padded = self.padded_lq(lq).contiguous(memory_format=torch.channels_last)
-        if self.precision == "float32":
-            with full_precision():
-                return self.encoder.contexts(padded)
-        if self.precision == "tf32":
+        if self.precision == "bfloat16" or autocast_type(lq.device.type) == torch.bfloat16:
+            with torch.autocast(lq.device.type, torch.bfloat16):
+                return [context.to(torch.bfloat16) for context in self.encoder.contexts(padded)]
+        with without_autocast() if self.precision == "tf32" else full_precision():
             return self.encoder.contexts(padded)
-        with torch.autocast(lq.device.type, torch.bfloat16):
-            return [context.to(torch.bfloat16) for context in self.encoder.contexts(padded)]
 
     def _contexts(self, features: Sequence[Context], noise_level: Tensor | None = None) -> Sequence[Context]:
         """Add the noise level, (B,) in grey levels, to the encoder's features as a channel, for noise="conditional"."""

@@ -1,19 +1,21 @@
 """Convolutions in full float32, whatever PyTorch is told for the rest of the program.
 
-On NVIDIA's GPUs PyTorch computes float32 convolutions in TF32 unless told otherwise: products of 10 bits. Most networks
-do not notice. A flow does: what one direction has rounded, the other does not undo.
+On NVIDIA's GPUs PyTorch computes float32 convolutions in TF32 unless told otherwise: products of 10 bits. In a scope of
+autocast it computes them in bfloat16 or float16, on any device. Most networks do not notice. A flow does: what one
+direction has rounded, the other does not undo.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 COMPLETE = ("cpu", "cuda", "meta")  # kinds of devices with float64 and all of linear algebra
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of devices with an autocast of their own
 _lock = threading.Lock()
 _inside = 0  # scopes that are open, in all threads
 _restore: list[Callable[[], None]] = []
@@ -23,23 +25,48 @@ _restore: list[Callable[[], None]] = []
 def full_precision() -> Iterator[None]:
     """Compute float32 convolutions in float32 in this scope; it may be nested and be open in several threads.
 
-    A graph that is being compiled or exported keeps the setting of the program that runs it.
+    An autocast scope around it is left. Of the settings, a graph that is being compiled or exported keeps those of the
+    program that runs it.
     """
     global _inside
     if torch.compiler.is_compiling():
-        yield
+        with without_autocast():
+            yield
         return
     with _lock:
         if not _inside:
             _restore.extend((_exact_cudnn(), _exact_mkldnn()))
         _inside += 1
     try:
-        yield
+        with without_autocast():
+            yield
     finally:
         with _lock:
             _inside -= 1
             while not _inside and _restore:
                 _restore.pop()()
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Leave, in this scope, the autocast scopes around it."""
+    with ExitStack() as stack:
+        for kind in AUTOCAST:
+            if autocast_type(kind) is not None:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def autocast_type(kind: str) -> torch.dtype | None:
+    """Find the type that convolutions are computed in on a kind of devices: autocast's; None: no such scope is open."""
+    if hasattr(torch, "get_autocast_dtype"):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    older: dict[str, Any] = {  # of PyTorch before 2.4
+        "cpu": (torch.is_autocast_cpu_enabled, torch.get_autocast_cpu_dtype),
+        "cuda": (torch.is_autocast_enabled, torch.get_autocast_gpu_dtype),
+    }
+    is_enabled, find_type = older.get(kind, (bool, None))
+    return find_type() if is_enabled() else None
 
 
 def _exact_cudnn() -> Callable[[], None]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srflow_plugin.flow import fast, full_precision
+from srflow_plugin import SRFlowNet
 from tests.helpers import image_pair, small_network
 
 
@@ -153,3 +156,59 @@ def test_scopes_may_be_nested_and_open_in_several_threads() -> None:
     with pytest.raises(ValueError, match=r"^oh$"), full_precision():
         raise ValueError("oh")
     assert is_tf32()
+
+
+IN_AUTOCAST: dict[str, Callable[[SRFlowNet, Tensor, Tensor], Tensor]] = {
+    "forward": lambda net, gt, lq: net(gt, lq),
+    "encode": lambda net, gt, lq: torch.cat([latent.flatten() for latent in net.encode(gt, lq)[0]]),
+    "code length": lambda net, gt, lq: net.code_length(gt, lq),
+    "sample": lambda net, gt, lq: net.sample(lq, 0.8, seed=0),
+    "sample in tiles": lambda net, gt, lq: net.sample(lq, 0.8, seed=0, tile=4),
+    "the definition": lambda net, gt, lq: net.flow(*net.flow_inputs(gt, lq))[1],
+    "the definition's inverse": lambda net, gt, lq: net.flow.inverse(
+        [torch.ones(1, *shape) for shape in net.latent_shapes(8, 10)], net.flow_inputs(gt, lq)[1]
+    )[0],
+    "compiled": lambda net, gt, lq: torch.compile(net, backend="eager")(gt, lq),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.compile
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("method", IN_AUTOCAST)
+def test_autocast_does_not_reach_the_flow(method: str, kind: torch.dtype) -> None:
+    """A scope of bfloat16 means precision: bfloat16, one of float16 changes nothing."""
+    if method == "compiled" and os.name == "nt":
+        pytest.skip("torch.compile asks for a compiler on Windows")
+    network = small_network(scale_floor=0.3)
+    same = small_network(scale_floor=0.3, precision="bfloat16" if kind == torch.bfloat16 else "float32")
+    gt, lq = image_pair(4, 8, 10)
+    gt, lq = gt[:1], lq[:1]
+    with torch.no_grad():
+        expected = IN_AUTOCAST[method.replace("compiled", "forward")](same, gt, lq)
+        with torch.autocast("cpu", kind):
+            found = IN_AUTOCAST[method](network, gt, lq)
+            assert torch.is_autocast_enabled("cpu")  # for the rest of the program
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_round_trip_within_autocast_is_exact(precision: str, kind: torch.dtype) -> None:
+    network = small_network(scale_floor=0.3, precision=precision)
+    gt, lq = image_pair(4, 8, 10)
+    with torch.no_grad(), torch.autocast("cpu", kind):
+        back = network.decode(network.encode(gt, lq)[0], lq)
+    is_exact = precision != "bfloat16" and kind == torch.float16
+    assert (back - gt).abs().max() < (2e-4 if is_exact else 2e-3)  # mixed in 16 bits: 0.01 and 0.08
+
+
+def test_training_within_autocast_has_the_gradients_of_bfloat16() -> None:
+    network = small_network(scale_floor=0.3).train()
+    same = small_network(scale_floor=0.3, precision="bfloat16").train()
+    gt, lq = image_pair(4, 4, 6)
+    same(gt, lq).mean().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        network(gt, lq).mean().backward()
+    for parameter, other in zip(network.parameters(), same.parameters(), strict=True):
+        assert parameter.grad is not None and other.grad is not None
+        assert torch.equal(parameter.grad, other.grad)
