@@ -31,7 +31,7 @@ from srflow_plugin.options.schema import (
     Wandb,
 )
 from srflow_plugin.options.settle import settle
-from srflow_plugin.options.types import close_match, conforms, describe, join, nearest
+from srflow_plugin.options.types import close_match, conforms, describe, join, nearest, words
 
 EIGHT_BIT_LEVELS = 256
 LONGEST_NAME = 120  # bytes; with a time and an ending it must be the name of a file, of 255 at most
@@ -79,6 +79,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         if is_read and opt.get(name) is not None:
             check_section(name, opt[name], kind, is_train)
     _check_wandb(opt)
+    _check_amp(opt, is_train)
     if is_train and "train" not in opt["datasets"]:
         raise UserError("datasets.train is missing: training needs a data set of that name")
     for phase, dataset in opt["datasets"].items():
@@ -178,7 +179,8 @@ def check_types(where: str, section: Section, hints: Mapping[str, Any]) -> None:
             continue
         if get_origin(hint) is Literal and all(isinstance(known, str) for known in get_args(hint)) and key == "type":
             raise UserError(f"{join(where, key)}: {short(value)} is not known{nearest(value, get_args(hint))}")
-        raise UserError(f"{join(where, key)}: {short(value)} is not {describe(hint)}")
+        meant = close_match(value, words(hint))
+        raise UserError(f"{join(where, key)}: {short(value)} is not {describe(hint)}{meant}")
 
 
 def check_ranges(where: str, section: Section, kind: type) -> None:
@@ -209,6 +211,22 @@ def _check_wandb(opt: Section) -> None:
         check_section("logger.wandb", section, Wandb, is_train=False)
         for key in section.keys() - names:
             raise UserError(f"logger.wandb.{key} is no option{nearest(key, names)}")
+
+
+def _check_amp(opt: Section, is_train: bool) -> None:
+    """Check the mixed precision of any model; of most of BasicSR's the other options are not known here."""
+    for name, kind, is_read in (("train", Train, is_train), ("val", Val, not is_train)):
+        section, hint = opt.get(name), _hints(kind)["amp"]
+        amp = section.get("amp") if isinstance(section, dict) else None
+        if not is_read and name == "val" and amp is not None:
+            raise UserError("val.amp is of tests; a training validates as train.amp says: set that")
+        if not is_read or amp in (None, "none"):
+            continue
+        check_types(name, {"amp": amp}, {"amp": hint})
+        if opt["model_type"] == "SRFlowModel" and amp == "float16":
+            raise UserError(f"{name}.amp: float16 is not for SRFlowModel; use bfloat16, or leave amp out")
+        if opt["model_type"] == "StyleGAN2Model":
+            raise UserError(f"{name}.amp: StyleGAN2Model differentiates within its networks; leave amp out")
 
 
 def _check_names(opt: Section) -> None:

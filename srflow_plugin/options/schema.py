@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 Section = dict[str, Any]
 Kind = TypeVar("Kind")
+Amp = Literal["bfloat16", "float16", "none"]  # mixed precision
 MOST_IMAGES, MOST_PIXELS = 2**16, 2**16  # of a batch, of a side: beyond all use, and within all memory
 
 
@@ -114,6 +115,13 @@ class Train:
         low=0,
         high=1,
     )
+    amp: Amp | None = option(
+        "mixed precision of any model: its networks in `bfloat16`, or in `float16` with scaled losses, here and in the "
+        "validation; weights, losses and metrics stay float32 "
+        "([basicsr_models.md](basicsr_models.md#mixed-precision)). SRFlowModel: `bfloat16`, which is "
+        "`network_g.precision: bfloat16`",
+        None,
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -158,6 +166,7 @@ class Val:
     suffix: str | None = option("end of the files' names in a test; none: the experiment's name", None)
     pbar: bool = option("show a progress bar", False)
     metrics: dict[str, Any] | None = option("by name, each with `type` and the keys of that metric", None)
+    amp: Amp | None = option("mixed precision of a test; a training validates as `train.amp` says", None)
 
 
 @dataclass(kw_only=True, frozen=True)

@@ -61,6 +61,18 @@ def describe(hint: Any) -> str:
     return names.get(dict if origin is dict else hint, "none")
 
 
+def words(hint: Any) -> list[str]:
+    """List the words that a type takes.
+
+    >>> words(int | Literal["auto", "all"] | None)
+    ['auto', 'all']
+    """
+    if get_origin(hint) is Literal:
+        return [word for word in get_args(hint) if isinstance(word, str)]
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
+    return [word for part in parts for word in words(part)]
+
+
 def nearest(name: Any, names: Iterable[str]) -> str:
     """End of a complaint about an unknown name: the known one that is meant, or all."""
     names = list(names)

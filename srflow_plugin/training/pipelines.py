@@ -40,6 +40,7 @@ from srflow_plugin.errors import TrainingError, UserError, printable
 from srflow_plugin.metrics.published import read_without_code
 from srflow_plugin.metrics.samples import needs_reference
 from srflow_plugin.options.schema import ImageData, Logger, Section, Train, Val, read
+from srflow_plugin.training.amp import MixedPrecision, lower_precision
 from srflow_plugin.training.cuda_names import of_this_machine
 from srflow_plugin.training.distributed import any_rank, gather, gather_work
 from srflow_plugin.training.log import Boards, RunLog, log_file
@@ -110,11 +111,13 @@ class Training:
         self.train_set = checked_images(opt["datasets"]["train"], "datasets.train")
         val_loaders = [_val_loader(opt, phase, stop) for phase in opt["datasets"] if phase.split("_")[0] == "val"]
         self.model = build(build_model, opt, "the model")
+        self.amp = MixedPrecision(self.model, self.options.amp)
         self.validation = Validation(self.model, val_loaders, opt.get("val"))
         keep_last, keep_best = self.logger_options.keep_last, self.logger_options.keep_best
         self.checkpoints = Checkpoints(self.model, keep_last, keep_best)
         if state:
             resume(self.model, state, Path(resume_state))
+            self.amp.resume(state.get("amp"))
         self.is_resumed = state is not None
         self.images_per_epoch = len(self.train_set) * self.data_options.dataset_enlarge_ratio
         self.notes = Notes(self.logger)
@@ -146,7 +149,8 @@ class Training:
         seed_everything(self.progress.seed, iteration, self.opt["rank"])
         self.model.update_learning_rate(iteration, warmup_iter=self.options.warmup_iter)
         self.model.feed_data(data)
-        self.model.optimize_parameters(iteration)
+        with self.amp.step(iteration):
+            self.model.optimize_parameters(iteration)
         self.progress.samples += self.batch_size
         self.iter_timer.record()
         if self.boards is None:
@@ -201,7 +205,8 @@ class Training:
 
     def save(self, must: bool = False) -> None:
         """Save a checkpoint."""
-        self.checkpoints.save(self.epoch, self.progress, must, {"wandb_id": self.boards and self.boards.wandb_id})
+        more = {"wandb_id": self.boards and self.boards.wandb_id, **self.amp.state()}
+        self.checkpoints.save(self.epoch, self.progress, must, more)
 
     def finish(self) -> None:
         """Save the latest networks, validate."""
@@ -252,6 +257,7 @@ def test_pipeline(run: Run) -> int:
         loaders = [_val_loader(opt, phase, stop) for phase in sorted(opt["datasets"])]
         model = build(build_model, _without_ddp(opt) if opt["dist"] else opt, "the model")
         model.opt["dist"] = opt["dist"]
+        lower_precision(model, read(Val, opt["val"]).amp)
         _make_folders(opt, None, is_new=True)
         log.open(log_file(opt, "test"))
         try:

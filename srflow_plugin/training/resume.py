@@ -45,6 +45,7 @@ STATE_KEYS = {  # type, and whether BasicSR's own states have it
     "total_iter": (int, False),
     "kept": (dict, False),
     "frozen": (dict, False),
+    "amp": (dict, False),
 }
 _scalar: Any = np.float64(0).__reduce__()[0]
 
