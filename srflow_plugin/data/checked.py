@@ -33,6 +33,7 @@ from srflow_plugin.memory import available_bytes
 Sample = dict[str, Any]
 MAX_PIXELS = 89_478_485  # of an image: Pillow's limit
 DECODED = 6  # bytes a pixel: the picture, and its decoder's
+SMALL = 2**25  # bytes that are never asked for: the answer would take as long as decoding a tile of 160x160
 JPEG_START, JPEG_END, JPEG_ALONE = b"\xff\xd8\xff", b"\xd9", (b"\x01", b"\xd8")  # markers, the last without a length
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # none of what compressed pixels may hold
 
@@ -229,7 +230,8 @@ def _check_size(data: bytes, name: str, max_pixels: int) -> None:
             f"{name} has {width:,} x {height:,} pixels, more than {max_pixels:,}; cut it: "
             "`srflow prepare --crop-size` does so, and --max-pixels lets it read larger ones"
         )
-    check_memory(width * height * DECODED, available_bytes(), name)
+    if width * height * DECODED > SMALL:
+        check_memory(width * height * DECODED, available_bytes(), name)
 
 
 def _check_bits(bits: int, name: str) -> None:

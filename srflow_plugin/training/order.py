@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from srflow_plugin.data.checked import BadImageError, CheckedImages, Sample, close_files
 from srflow_plugin.options.schema import ImageData, read
-from srflow_plugin.training.seeds import seed_everything
+from srflow_plugin.training.seeds import seed_cpu
 from srflow_plugin.training.stop import leave_signals_to_parent
 
 
@@ -42,7 +42,7 @@ class Draws(Dataset[Sample]):
             self._order = number, np.random.default_rng((self.seed, number)).permutation(len(self.images))
         skipped = []
         for step in range(len(self.images)):
-            seed_everything(self.seed, draw)
+            seed_cpu(self.seed, draw)
             try:
                 sample = self.images[int(self._order[1][(place + step) % len(self.images)])]
             except BadImageError as error:

@@ -7,6 +7,7 @@ import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import mmcv
@@ -104,6 +105,16 @@ def test_no_decoder_sees_what_asks_for_too_much(kind: str, monkeypatch: pytest.M
     with pytest.raises(UserError) as told:
         decode_image(data, "x")
     assert str(told.value).startswith(message) and str(told.value).isprintable()
+
+
+def test_the_system_is_not_asked_for_the_memory_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to answer than a tile to be decoded."""
+    available = Mock(return_value=2**40)
+    monkeypatch.setattr(checked, "available_bytes", available)
+    check_image(png(width=1000, height=1000, pixels=b""), "x")
+    assert available.call_count == 0
+    check_image(png(width=3000, height=3000, pixels=b""), "x")
+    assert available.call_count == 1
 
 
 @pytest.mark.parametrize("settings", [{"exif": b"Exif\0\0" + b"\xff\xd9" * 9}, {"progressive": True}, {"restart": 1}])

@@ -13,7 +13,7 @@ from basicsr.data import build_dataset
 from srflow_plugin.data.checked import BadImageError, CheckedImages
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.order import Draws, global_batch_size, training_batches
-from srflow_plugin.training.seeds import seed_everything
+from srflow_plugin.training.seeds import seed_cpu, seed_everything
 
 
 def draws_of(opt: Section, **arguments: Any) -> Draws:
@@ -62,6 +62,14 @@ def test_seeds_settle_every_generator() -> None:
     assert draw() == first
     seed_everything(1, 3)
     assert all(new != old for new, old in zip(draw(), first, strict=True))
+
+
+def test_the_quick_seed_of_a_draw_is_the_same_on_the_cpu() -> None:
+    seed_everything(3, 4)
+    expected = random.random(), np.random.rand(), torch.rand(()).item()
+    seed_everything(5, 6)
+    assert seed_cpu(3, 4) == torch.initial_seed()
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
 
 
 def test_a_batch_has_the_images_of_all_processes(tiny_options: Section) -> None:
