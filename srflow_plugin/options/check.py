@@ -225,8 +225,8 @@ def _check_amp(opt: Section, is_train: bool) -> None:
         check_types(name, {"amp": amp}, {"amp": hint})
         if opt["model_type"] == "SRFlowModel" and amp == "float16":
             raise UserError(f"{name}.amp: float16 is not for SRFlowModel; use bfloat16, or leave amp out")
-        if opt["model_type"] == "StyleGAN2Model":
-            raise UserError(f"{name}.amp: StyleGAN2Model differentiates within its networks; leave amp out")
+        if opt["model_type"] == "StyleGAN2Model" and is_train:
+            raise UserError("train.amp: StyleGAN2Model differentiates within its networks; leave amp out")
 
 
 def _check_names(opt: Section) -> None:

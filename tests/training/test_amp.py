@@ -1,4 +1,7 @@
-"""Mixed precision: networks in 16 bits, all else in float32, for models of BasicSR and SRFlowModel."""
+"""Mixed precision: networks in 16 bits, all else in float32, for models of BasicSR and SRFlowModel.
+
+test_basicsr_models.py stops and resumes all of BasicSR's with it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from srflow_plugin.training.pipelines import Training
 from srflow_plugin.training.setup import load_run
 from srflow_plugin.training.stop import StopRequest
 from tests.helpers import TINY, saved_networks, torchrun, train, untrained_network
-from tests.training.test_basicsr_models import CASES, differences, option_file
+from tests.training.test_basicsr_models import differences, option_file
 
 Section = dict[str, Any]
 QUICK = ("SRModel, EDSR", "ESRGANModel, RRDBNet")
@@ -113,16 +116,6 @@ def test_none_is_off() -> None:
         with Convolutions() as step, of_this_machine(training.opt):
             training.step(next(iter(training.batches())))
         assert step.types == {torch.float32} and training.amp.state() == {}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
-def test_every_model_of_basicsr_goes_on_as_if_it_had_not_stopped(case: str, kind: str, place: Path) -> None:
-    opt = option_file(case)
-    opt["train"]["amp"] = kind
-    resumed_equals_whole(opt)
 
 
 @pytest.mark.usefixtures("workplace")
@@ -346,7 +339,8 @@ for iteration in range(1, 5):
 weights = [parameter.tolist() for net in (model.net_g, model.net_d) for parameter in net.parameters()]
 one, other = distributed.gather((weights, mixed.state()))
 assert one == other, (one, other)
-assert mixed.state() == {"amp": {"scale": 2.0**15, "_growth_tracker": 2}}, mixed.state()
+# The first step's gradients are beyond float16 with the first factor, the second's are rank 1's.
+assert mixed.state() == {"amp": {"scale": 2.0**14, "_growth_tracker": 2}}, mixed.state()
 assert all(value.isfinite().all() for value in model.net_g.state_dict().values())
 print("rank", rank, "agrees")
 distributed.leave()
@@ -366,5 +360,5 @@ def test_two_processes_train_srflow_in_bfloat16() -> None:
     torchrun("-m", "srflow_plugin", "train", "-opt", "tiny.yml", "--force_yml", "train:amp=bfloat16", "name=two")
     assert train("train:amp=none", "name=one", "datasets:train:batch_size_per_gpu=4") == 0
     two, one = saved_networks("two")["params"], saved_networks("one")["params"]
-    moved = max(float((two[key] - one[key]).abs().max()) for key in one)
+    moved = max(float((two[key].float() - one[key].float()).abs().max()) for key in one)
     assert 0 < moved < 5e-3  # bfloat16's, of steps of 1e-3
