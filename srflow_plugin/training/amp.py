@@ -112,6 +112,7 @@ class MixedPrecision:
 
     def __init__(self, model: BaseModel, amp: str | None) -> None:
         lower_precision(model, amp)
+        self.model = model
         self.optimizers = model.optimizers
         self.scaler = torch.amp.GradScaler(model.device.type) if amp == "float16" else None
         self._has_scaled = False  # in this iteration
@@ -223,11 +224,22 @@ class MixedPrecision:
                 f"Iteration {iteration}: gradients are not finite in float16; the step is skipped. "
                 f"Losses are multiplied by {scale:g} from here on, not {before:g}."
             )
+            self._check_buffers(iteration)
         if scale < SMALLEST_SCALE:
             raise TrainingError(
                 f"train.amp: float16: the gradients up to iteration {iteration} are not finite, however small the "
                 "losses are made. Go on from a checkpoint with bfloat16, without amp, or with a lower learning rate"
             )
+
+    def _check_buffers(self, iteration: int) -> None:
+        """Refuse to go on where the forward pass itself was beyond float16, and batch norms have taken its mean."""
+        nets = {name: net for name, net in vars(self.model).items() if name.startswith("net_")}
+        for name, net in nets.items():
+            if isinstance(net, nn.Module) and not all(bool(buffer.isfinite().all()) for buffer in net.buffers()):
+                raise TrainingError(
+                    f"train.amp: float16: what {name} computes is beyond its range (iteration {iteration}); begin "
+                    "again, or go on from an earlier checkpoint, with bfloat16 or without amp"
+                )
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

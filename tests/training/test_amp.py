@@ -234,6 +234,14 @@ def test_a_step_whose_gradients_are_not_finite_is_skipped(caplog: pytest.LogCapt
                 model.optimize_parameters(torch.full((5, 3), 1e30))
 
 
+def test_a_mean_that_is_not_finite_ends_a_training() -> None:
+    model: Any = Toy()
+    model.net_d = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    mixed: Any = MixedPrecision(model, "float16")
+    with pytest.raises(TrainingError, match="what net_d computes is beyond its range"), mixed.step(1):
+        model.optimize_parameters(torch.full((5, 3), 1e30))
+
+
 def test_a_model_that_goes_round_the_factor_is_refused() -> None:
     model = Toy()
     mixed: Any = MixedPrecision(model, "float16")
