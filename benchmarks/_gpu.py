@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -248,8 +247,6 @@ def graphs(case: Case) -> Rows:
 
 
 def compiled(case: Case) -> Rows:
-    if "compile" not in inspect.signature(SRFlowNet).parameters:
-        return [["this version has no such setting", ""]]
     return switched(case, lambda precision: case.network(precision=precision, compile=True))
 
 

@@ -34,6 +34,10 @@ TRAININGS: dict[str, tuple[bool, dict[str, Any]]] = {  # does the encoder train,
     "bfloat16, all": (True, {"precision": "bfloat16"}),
     "bfloat16, all, recompute_encoder": (True, {"precision": "bfloat16", "recompute_encoder": True}),
 }
+COMPILED: dict[str, tuple[bool, dict[str, Any]]] = {
+    "float32, encoder frozen, compiled": (False, {"compile": True}),
+    "bfloat16, encoder frozen, compiled": (False, {"precision": "bfloat16", "compile": True}),
+}
 
 
 # -- contestants -------------------------------------------------------------------------------------------------------
@@ -113,7 +117,7 @@ def training_step(
         loss: Callable[[], Tensor] = lambda: F.l1_loss(rrdb(lq), gt)  # noqa: E731
     else:
         is_plain = name.startswith("plain layers")
-        trains, settings = (name.endswith("all"), {}) if is_plain else TRAININGS[name]
+        trains, settings = (name.endswith("all"), {}) if is_plain else (TRAININGS | COMPILED)[name]
         network = ours = make_network(**(sizes or {}), **settings).to(device)
         ours.encoder.requires_grad_(trains)
         loss = (lambda: plain_nll(ours, gt, lq)) if is_plain else (lambda: ours(gt, lq).mean())

@@ -1,9 +1,10 @@
 """Time and memory of sampling and training, against BasicSR's RRDBNet and against this project's own plain layers.
 
-    python -m benchmarks.speed FOLDER [--rounds 3] [--device cpu]
+    python -m benchmarks.speed FOLDER [--rounds 3] [--size 160] [--only sampling training memory growth] [--device cpu]
 
-Writes FOLDER/speed.json and FOLDER/speed.png and prints tables. All networks have the released x4 network's sizes,
-random weights, and an LR image of 160x160 for sampling, patches of 160x160 HR for training. Units: one forward pass of
+Writes FOLDER/speed.json, with all parts FOLDER/speed.png, too, and prints tables. All networks have the released x4
+network's sizes, random weights, and an LR image of 160x160 for sampling, patches of 160x160 HR for training. Round 0,
+which is not counted, makes the compiled programs: standard error has its seconds. Units: one forward pass of
 RRDBNet(num_feat=64, num_block=23) on the same LR image, one L1 training step of it on the same batch. The contestants
 of a table take turns, round by round; figures are medians over rounds of the ratio to the unit of the same round.
 """
@@ -14,7 +15,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import matplotlib as mpl
 import torch
 
 from benchmarks._measure import (
+    COMPILED,
     TRAININGS,
     UNIT,
     Times,
@@ -41,19 +43,26 @@ from srflow_plugin import SRFlowNet
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-SIZE, PATCH, BATCH = 160, 40, 4  # LR pixels of the image and of a training patch, patches
+PATCH, BATCH = 40, 4  # LR pixels of a training patch, patches
 TRAINED = [UNIT, "plain layers, encoder frozen", "plain layers, all", *TRAININGS]
+PRECISIONS = ("float32", "bfloat16")
+PARTS = ("sampling", "training", "memory", "growth")
 
 
-def sampling(rounds: int, device: str) -> Times:
-    lq = torch.rand(1, 3, SIZE, SIZE, device=device)
+def sampling(rounds: int, size: int, device: str) -> Times:
+    lq = torch.rand(1, 3, size, size, device=device)
     rrdb = rrdbnet().to(device).eval()
-    float32, bfloat16 = (make_network(precision=precision).to(device).eval() for precision in ("float32", "bfloat16"))
+    networks = {
+        precision + compiled: make_network(precision=precision, compile=bool(compiled)).to(device).eval()
+        for precision in PRECISIONS
+        for compiled in ("", ", compiled")
+    }
     contestants: dict[str, Callable[[], object]] = {
         UNIT: lambda: rrdb(lq),
-        "plain layers, 1 sample": lambda: plain_sample(float32, lq),
+        "plain layers, 1 sample": lambda: plain_sample(networks["float32"], lq),
     }
-    for name, network in (("float32", float32), ("bfloat16", bfloat16)):
+    for name, network in networks.items():
+        contestants[f"{name}, encoder"] = lambda n=network: n.features(lq)  # type: ignore[misc]
         for count in (1, 10):
             contestants[f"{name}, {count} samples"] = lambda n=network, c=count: n.sample(lq, 0.8, c)  # type: ignore[misc]
     with torch.no_grad():
@@ -76,7 +85,8 @@ def growth(device: str) -> dict[str, dict[str, float]]:
 
 
 def training(rounds: int, device: str) -> Times:
-    return take_turns({name: training_step(name, BATCH, PATCH, device) for name in TRAINED}, rounds, device)
+    names = [*TRAINED, *COMPILED]
+    return take_turns({name: training_step(name, BATCH, PATCH, device) for name in names}, rounds, device)
 
 
 def memory(device: str) -> dict[str, float]:
@@ -102,13 +112,13 @@ def table(title: str, times: Times) -> str:
     lines = [f"| {title} | units (smallest - largest) | seconds |", "|---|---|---|"]
     for name, (median, low, high) in ratios(times).items():
         lines.append(f"| {name} | {median:.2f} ({low:.2f} - {high:.2f}) | {statistics.median(times[name]):.2f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     units = {name: ratio[0] for name, ratio in ratios(results["sampling"]).items()}
-    for name in ("float32", "bfloat16"):
+    for name in PRECISIONS:
         first, tenth = units[f"{name}, 1 samples"], units[f"{name}, 10 samples"]
         left.plot([1, 10], [first, tenth], marker="o", label=name)
     left.plot([1, 10], [units["plain layers, 1 sample"] * count for count in (1, 10)], label="plain layers", ls="--")
@@ -126,6 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=160, help="side of the LR image")
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
@@ -133,26 +145,37 @@ def main() -> None:
     if args.peak_of:
         sys.stdout.write(f"{peak_of(args.peak_of, args.batch, args.device)}\n")
         return
-    results: dict[str, Any] = {
-        "machine": machine(args.device),
-        "sampling": sampling(args.rounds, args.device),
-        "training": training(args.rounds, args.device),
-        "memory": memory(args.device),
-        "growth": growth(args.device),
+    measure: dict[str, Callable[[], Any]] = {
+        "sampling": lambda: sampling(args.rounds, args.size, args.device),
+        "training": lambda: training(args.rounds, args.device),
+        "memory": lambda: memory(args.device),
+        "growth": lambda: growth(args.device),
     }
+    results = {"machine": machine(args.device), **{part: measure[part]() for part in PARTS if part in args.only}}
     args.folder.mkdir(parents=True, exist_ok=True)
     (args.folder / "speed.json").write_text(json.dumps(results, indent=1))
-    plot(results, args.folder / "speed.png")
-    write = sys.stdout.write
-    write(f"{results['machine']}\n\n{table('sampling', results['sampling'])}")
-    units = ratios(results["sampling"])
-    for name in ("float32", "bfloat16"):
-        further = (units[f"{name}, 10 samples"][0] - units[f"{name}, 1 samples"][0]) / 9
-        write(f"| {name}, each further sample | {further:.3f} | |\n")
-    write(f"\n{table(f'training, batch {BATCH}', results['training'])}\n| memory per further patch | GB |\n|---|---|\n")
-    for name, gigabytes in results["memory"].items():
-        write(f"| {name} | {gigabytes:.3f} |\n")
-    write(f"\n{json.dumps(results['growth'])}\n")
+    if len(args.only) == len(PARTS):
+        plot(results, args.folder / "speed.png")
+    sys.stdout.write("\n\n".join(tables(results)) + "\n")
+
+
+def tables(results: dict[str, Any]) -> Iterator[str]:
+    """Write the parts that were measured as Markdown."""
+    yield str(results["machine"])
+    if "sampling" in results:
+        units = ratios(results["sampling"])
+        lines = [table("sampling", results["sampling"])]
+        for name in [name.removesuffix(", 1 samples") for name in units if name.endswith(", 1 samples")]:
+            further = (units[f"{name}, 10 samples"][0] - units[f"{name}, 1 samples"][0]) / 9
+            lines.append(f"| {name}, each further sample | {further:.3f} | |")
+        yield "\n".join(lines)
+    if "training" in results:
+        yield table(f"training, batch {BATCH}", results["training"])
+    if "memory" in results:
+        lines = [f"| {name} | {gigabytes:.3f} |" for name, gigabytes in results["memory"].items()]
+        yield "\n".join(["| memory per further patch | GB |", "|---|---|", *lines])
+    if "growth" in results:
+        yield json.dumps(results["growth"])
 
 
 if __name__ == "__main__":

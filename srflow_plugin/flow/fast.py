@@ -160,9 +160,13 @@ def runner(flow: MultiScaleFlow, contexts: Sequence[Context]) -> Runner:
     for level, context in zip(flow.levels, contexts, strict=True):
         for step in level_steps(level):
             if isinstance(step, FlowStep):
-                channels: int = step.injector.net[0].weight.shape[0]  # type: ignore[union-attr]
-                layers += channels * context.own[:, 0].numel() * context.own.element_size()
+                layers += hidden_channels(step) * context.own[:, 0].numel() * context.own.element_size()
     return Runner(flow.compiled, KEPT_LAYERS * layers > KEPT_BYTES)
+
+
+def hidden_channels(step: FlowStep) -> int:
+    """Look up the width of a step's networks."""
+    return len(cast(nn.Conv2d, step.injector.net[0]).weight)
 
 
 def apply_conditional(
@@ -237,7 +241,8 @@ def uncouple_and_uninject(weights: StepWeights, y: Tensor, shift: Tensor, scale:
     a, b = y.tensor_split([weights.variable.weight.shape[1]], dim=1)
     b_shift, b_scale = weights.coupling(coupling_hidden(weights, a, of_coupling), y.dtype)
     x = torch.cat([a, (b / b_scale).sub_(b_shift)], dim=1)
-    return (x.unflatten(0, (-1, len(scale))) / scale).sub_(shift).flatten(0, 1)
+    samples: Tensor = x.unflatten(0, (-1, len(scale))) / scale
+    return samples.sub_(shift).flatten(0, 1)
 
 
 def coupling_hidden(weights: StepWeights, a: Tensor, of_context: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srflow_plugin.flow import fast, full_precision
 from srflow_plugin import SRFlowNet
+from srflow_plugin.flow import fast, full_precision
 from tests.helpers import image_pair, small_network
 
 
