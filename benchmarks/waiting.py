@@ -16,7 +16,12 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 
-WAYS = {"default": {}, "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"}, "spin 10000": {"GOMP_SPINCOUNT": "10000"}}
+WAYS = {
+    "default": {},
+    "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (300, 3000)},
+    "1 thread": {"OMP_NUM_THREADS": "1"},
+}
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 STEPS, SAMPLES, FIRST = 10, 4, 1  # the first ones are not counted
 BUSY = "while True: pass"

@@ -111,7 +111,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("a.png", "b.jpg"):
         Image.fromarray(image).save(f"in/{name}")
     Path("net.pth").write_bytes(b"stands for a network")
-    monkeypatch.setattr(upscale, "load_network", lambda path, precision: Enlarger())
+    monkeypatch.setattr(upscale, "load_network", lambda path, **settings: Enlarger())
     upscale._loaded.cache_clear()
     yield tmp_path
     upscale._loaded.cache_clear()

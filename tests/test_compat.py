@@ -137,8 +137,7 @@ def test_flow_needs_neither_basicsr_nor_options() -> None:
             if isinstance(node, ast.ImportFrom):
                 assert node.module is not None
                 names = [node.module]
-            standard = ("math", "collections", "contextlib", "threading", "typing", "__future__")
-            allowed = ("torch", *standard, "srflow_plugin.flow")
+            allowed = ("torch", *sys.stdlib_module_names, "srflow_plugin.flow")
             assert [name for name in names if not name.startswith(allowed)] == [], path.name
 
 

@@ -93,7 +93,7 @@ class SRFlowNet(nn.Module):
             and log-determinants keep full precision. An autocast scope of bfloat16 around a method means the same; one
             of float16 changes nothing.
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
-            them (as is always done in the flow): less memory, more time, the same numbers.
+            them (as the flow does by itself where images are large): less memory, more time, the same numbers.
         compile: run blocks and steps through PyTorch's compiler: the same numbers up to rounding, in less time from
             some hundred calls on, since making the programs takes a minute (docs/speed.md).
 

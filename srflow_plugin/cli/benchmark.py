@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads that score (default: all cores; under a launcher one)",
     )
     arguments.add_device(parser)
+    arguments.add_compile(parser)
 
 
 def _add_method_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
         tile=args.tile,
         niqe=args.niqe,
         device=str(choose_device(args.device)),
+        compile=args.compile,
     )
     table = run_benchmark(args.output, sets, methods, settings, args.workers)
     if table:

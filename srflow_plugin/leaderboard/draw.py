@@ -68,6 +68,7 @@ class Settings(NamedTuple):
     tile: Tile
     niqe: bool
     device: str
+    compile: bool = False
 
 
 def fingerprint(source: Path) -> str:
@@ -135,7 +136,7 @@ def draw_all(
         _check_network(source, [one.dataset for one in work if undrawn(one)])
     for source, work in all_work.items():
         done = sum(not undrawn(one) for one in work)
-        network = _load(source, settings.device) if done < len(work) else None
+        network = _load(source, settings.device, settings.compile) if done < len(work) else None
         is_shown, family = this_process().rank == 0, by_source[source][0].family
         with (
             closing(in_shares(work, lambda one: one.name, lambda one: not undrawn(one), folder)) as shared,
@@ -155,11 +156,11 @@ def _check_network(source: Path | None, sets: Sequence[BenchmarkSet]) -> None:
             raise UserError(f"{source} is a network of scale {network.scale}, {dataset.name} of scale {dataset.scale}")
 
 
-def _load(source: Path | None, device: str) -> nn.Module | None:
+def _load(source: Path | None, device: str, compile: bool = False) -> nn.Module | None:
     """Load an SRFlow network from a checkpoint, another network from an option file, nothing for bicubic upscaling."""
     if source is None:
         return None
-    network = image_network(source) if source.suffix in OPTION_SUFFIXES else load_network(source)
+    network = image_network(source) if source.suffix in OPTION_SUFFIXES else load_network(source, compile=compile)
     return network.to(device)
 
 

@@ -23,6 +23,7 @@ from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.shares import this_process
 
 NamedPath = tuple[str, str]
+HOW = ("device", "compile")  # settings that change how fast a benchmark is, not what it measures
 
 
 def run_benchmark(
@@ -108,7 +109,7 @@ def _check_same(
 
     Sets and methods may be added; those ``used`` have results. None of those that ``others`` make now may change.
     """
-    described: dict[str, Any] = {key: value for key, value in settings._asdict().items() if key != "device"}
+    described: dict[str, Any] = {key: value for key, value in settings._asdict().items() if key not in HOW}
     for dataset in sets:
         described[f"set {dataset.name}"] = [
             [str(pair.hr.absolute()), str(pair.lr.absolute())] for pair in dataset.pairs

@@ -84,7 +84,7 @@ def test_one_sample_is_the_same_alone(tmp_path: Path) -> None:
     assert not np.array_equal(many["sample3"], many["sample2"])
     picture = np.asarray(Image.open(tmp_path / "a.png"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("srflow_plugin.applications.upscale.load_network", lambda path, precision: Enlarger())
+        patch.setattr("srflow_plugin.applications.upscale.load_network", lambda path, **settings: Enlarger())
         (tmp_path / "net.pth").write_bytes(b"stands for a network")
         (array,) = srflow_plugin.upscale(picture, num_samples=5, only=3, checkpoint=tmp_path / "net.pth")
         halved = srflow_plugin.upscale(picture, outscale=2, checkpoint=tmp_path / "net.pth")

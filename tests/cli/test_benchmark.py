@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from srflow_plugin.cli.main import srflow_command
+from srflow_plugin.flow import compiled
 from srflow_plugin.leaderboard.draw import fingerprint
 from tests.helpers import refusal
 
@@ -54,6 +55,20 @@ def test_temperatures_are_0_and_the_default(
     assert srflow_command([*command, "--num-samples", "1", "--device", "cpu"]) == 0
     methods = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert methods[2:] == ["net tau 0", "net tau 0.8"]
+
+
+def test_a_compiler_changes_nothing_but_the_time(benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ = torch.compile  # to traces of programs here: machine code takes a minute
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend="aot_eager"))
+    monkeypatch.setattr("srflow_plugin.archs.srflow_arch.check_compiler", lambda: None)
+    compiled._program.cache_clear()
+    command = ["benchmark", "-o", "out", "--set", "one", "HR", "LR", "--checkpoint", "net.pth", "--distance", "stlpips"]
+    command += ["--num-samples", "1", "--device", "cpu"]
+    assert srflow_command([*command, "--compile"]) == 0
+    assert compiled._program.cache_info().currsize > 0
+    images = {path: path.stat().st_mtime_ns for path in Path("out/images").rglob("*.png")}
+    assert srflow_command(command) == 0  # the same benchmark: nothing is refused, nothing drawn again
+    assert images and images == {path: path.stat().st_mtime_ns for path in Path("out/images").rglob("*.png")}
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ class Noting(Enlarger):
         time.sleep(1000 if os.environ.get("FATE") == "slow" else 0.2)
         return super().decode(latents, lq)
 
-upscale.load_network = lambda path, precision: Noting()
+upscale.load_network = lambda path, **settings: Noting()
 sys.exit(srflow_command(["upscale", "in", "--checkpoint", "net.pth", *sys.argv[1:]]))
 """
 
