@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from srflow_plugin.applications.editing import interpolate, restore, transfer_content
 from srflow_plugin.applications.maps import code_length_map, nll_map, sample_std
 from srflow_plugin.archs.srflow_arch import SRFlowNet
-from srflow_plugin.flow import precision
+from srflow_plugin.flow import compiled, precision
 from srflow_plugin.images.resize import bicubic_upscale, differentiable_downscale
 from srflow_plugin.models import validation
 from srflow_plugin.options.schema import Section
@@ -338,3 +338,30 @@ def test_validation_and_a_step_of_training(tiny_options: Section, monkeypatch: p
             model.feed_data({"gt": gt[:1], "lq": lq[:1]})
             pictures, values = model._measure()
             assert model._grid(pictures).ndim == 3 and values["samples"] == 3
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this PyTorch has no fake GPU tensors")
+def test_compiled_programs_are_whole_and_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every program of blocks and steps is traced without a break, and no tensor of one is elsewhere."""
+    places: list[set[str]] = []
+
+    def note(program: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        values = [node.meta.get("example_value") for node in program.graph.nodes]
+        places.append({str(value.device) for value in values if isinstance(value, Tensor)})
+        return program.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend=note, fullgraph=True))
+    compiled._program.cache_clear()
+    network = small_network(scale_floor=0.3)
+    network.encoder.compiled = network.flow.compiled = True
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to("cuda")
+        gt, lq = fake_pair(network, "cuda")
+        latents = [torch.rand(2, *shape, device="cuda") for shape in network.latent_shapes(SIDE, SIDE)]
+        with torch.no_grad():
+            assert network.decode(latents, lq).device.type == "cuda"
+        assert network(gt, lq).device.type == "cuda"  # its backward pass asks for a driver
+    assert len(places) >= 3 * 3 + 1 and all(place == {"cuda:0"} for place in places)
+    compiled._program.cache_clear()
+    torch.compiler.reset()
