@@ -60,7 +60,8 @@ def without_autocast() -> Iterator[None]:
 def autocast_type(kind: str) -> torch.dtype | None:
     """Find the type that convolutions are computed in on a kind of devices: autocast's; None: no such scope is open."""
     if hasattr(torch, "get_autocast_dtype"):
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        is_open = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        return torch.get_autocast_dtype(kind) if is_open else None
     older: dict[str, Any] = {  # of PyTorch before 2.4
         "cpu": (torch.is_autocast_cpu_enabled, torch.get_autocast_cpu_dtype),
         "cuda": (torch.is_autocast_enabled, torch.get_autocast_gpu_dtype),
