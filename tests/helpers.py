@@ -221,8 +221,15 @@ def torchrun(*command: str | Path, code: int = 0) -> str:
     """
     with tempfile.TemporaryDirectory() as logs:
         launcher = ["torch.distributed.run", "--nproc_per_node=2", "--standalone", "--redirects=3", f"--log-dir={logs}"]
-        output = run(sys.executable, "-m", *launcher, *command, code=code)
-        return output + "".join(log.read_text() for log in sorted(Path(logs).rglob("*.log")))
+        try:
+            output = run(sys.executable, "-m", *launcher, *command, code=code)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{_texts(logs)}") from None
+        return output + _texts(logs)
+
+
+def _texts(logs: str) -> str:
+    return "".join(log.read_text() for log in sorted(Path(logs).rglob("*.log")))
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------

@@ -213,7 +213,7 @@ def test_every_import_is_a_declared_dependency() -> None:
     for path in FILES:
         known = {*sys.stdlib_module_names, "srflow_plugin", *modules_of(*extras_of(path))}
         if PACKAGE not in path.parents:
-            known.add("tests")
+            known |= {"tests", "benchmarks"}
         for one in imports_of(path):
             is_optional = PACKAGE in path.parents and (path.relative_to(PACKAGE).as_posix(), one.top) in OPTIONAL
             assert one.top in known or (is_optional and one.is_late), f"{one.module} in {path}"

@@ -27,7 +27,7 @@ from srflow_plugin.training.cuda_names import of_this_machine
 from srflow_plugin.training.pipelines import Training
 from srflow_plugin.training.setup import load_run
 from srflow_plugin.training.stop import StopRequest
-from tests.helpers import TINY, saved_networks, torchrun, train, untrained_network
+from tests.helpers import ROOT, TINY, saved_networks, torchrun, train, untrained_network
 from tests.training.test_basicsr_models import differences, option_file
 
 Section = dict[str, Any]
@@ -356,7 +356,7 @@ distributed.leave()
 
 @pytest.mark.slow
 def test_two_processes_skip_and_scale_together(tmp_path: Path) -> None:
-    (tmp_path / "ranks.py").write_text(RANKS)
+    (tmp_path / "ranks.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n{RANKS}")
     output = torchrun(tmp_path / "ranks.py")
     assert "rank 0 agrees" in output and "rank 1 agrees" in output
 
