@@ -133,7 +133,7 @@ def draw_all(
         for source, of_source in by_source.items()
     }
     for source, work in all_work.items():  # before hours are spent on the first
-        _check_network(source, [one.dataset for one in work if undrawn(one)])
+        _check_network(source, [one.dataset for one in work if undrawn(one)], settings.compile)
     for source, work in all_work.items():
         done = sum(not undrawn(one) for one in work)
         network = _load(source, settings.device, settings.compile) if done < len(work) else None
@@ -148,15 +148,15 @@ def draw_all(
             bar.update(len(work) - bar.n)  # those that others have drawn
 
 
-def _check_network(source: Path | None, sets: Sequence[BenchmarkSet]) -> None:
+def _check_network(source: Path | None, sets: Sequence[BenchmarkSet], compile: bool) -> None:
     """Check that a network can be loaded and is of the scale of all data sets that it is to draw."""
-    network = _load(source, "cpu") if sets else None
+    network = _load(source, "cpu", compile) if sets else None
     for dataset in sets:
         if isinstance(network, SRFlowNet) and network.scale != dataset.scale:
             raise UserError(f"{source} is a network of scale {network.scale}, {dataset.name} of scale {dataset.scale}")
 
 
-def _load(source: Path | None, device: str, compile: bool = False) -> nn.Module | None:
+def _load(source: Path | None, device: str, compile: bool) -> nn.Module | None:
     """Load an SRFlow network from a checkpoint, another network from an option file, nothing for bicubic upscaling."""
     if source is None:
         return None

@@ -57,6 +57,21 @@ def test_temperatures_are_0_and_the_default(
     assert methods[2:] == ["net tau 0", "net tau 0.8"]
 
 
+def test_no_compiler_is_told_before_anything_is_drawn(
+    benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check() -> None:
+        raise ValueError("there is no compiler")
+
+    monkeypatch.setattr("srflow_plugin.archs.srflow_arch.check_compiler", check)
+    command = ["benchmark", "-o", "out", "--set", "one", "HR", "LR", "--bicubic", "--checkpoint", "net.pth"]
+    with pytest.raises(SystemExit) as stop:
+        srflow_command([*command, "--distance", "stlpips", "--device", "cpu", "--compile"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines() == ["srflow: error: net.pth: there is no compiler"]
+    assert not list(Path("out").rglob("*.png"))
+
+
 def test_a_compiler_changes_nothing_but_the_time(benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     compile_ = torch.compile  # to traces of programs here: machine code takes a minute
     monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend="aot_eager"))
