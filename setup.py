@@ -52,6 +52,11 @@ TRAIN = [
 DEMO = ["gradio>=6", "scikit-image>=0.22"]
 # Imports the last two and lists neither.
 STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
+SPANDREL = ["spandrel>=0.4"]
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript"]  # the last by torch.onnx
+HUB = ["huggingface-hub>=0.30"]
+COMPLETION = ["shtab>=1.7"]
+DOCS = ["sphinx>=8", "myst-parser>=4", "furo", "sphinx-copybutton", "sphinx-design"]
 
 WEIGHTS = ["srflow_x4", "srflow_x8_face"]  # by name: whatever else lies there stays at home
 
@@ -83,10 +88,25 @@ setup(
         "train": TRAIN,
         "demo": DEMO,
         "stlpips": [*TRAIN, *STLPIPS],
+        "spandrel": SPANDREL,
+        "onnx": ONNX,
+        "hub": HUB,
+        "completion": COMPLETION,
+        "docs": [*TRAIN, *DOCS],
         "test": [
             *TRAIN,
             *DEMO,
             *STLPIPS,
+            *SPANDREL,
+            *ONNX,
+            *HUB,
+            *COMPLETION,
+            *DOCS,
+            "torchmetrics>=1.4",
+            "trackio",
+            "wandb",
+            "build",
+            "twine",
             "playwright>=1.48",
             "jsonschema>=4.20",
             "pytest>=8",

@@ -21,17 +21,18 @@ from tests.helpers import ROOT
 
 PACKAGE = ROOT / "srflow_plugin"
 # What BasicSR or ST-LPIPS is the one to import: see setup.py.
-NOT_IMPORTED = {"torchvision", "scipy", "setuptools", "torchsummary", "ipython"}
+NOT_IMPORTED = {"torchvision", "scipy", "setuptools", "torchsummary", "ipython", "onnxscript"}
 IMPORT_NAMES = {
     "my-basicsr": "basicsr",
     "mmcv-lite": "mmcv",
     "opencv-python": "cv2",
     "scikit-image": "skimage",
     "stlpips-pytorch": "stlpips_pytorch",
+    "huggingface-hub": "huggingface_hub",
     "pillow": "PIL",
     "pyyaml": "yaml",
 }
-COMES_WITH = {"gradio": {"gradio_client", "httpx", "starlette"}}
+COMES_WITH = {"gradio": {"gradio_client", "httpx", "starlette"}, "mmcv-lite": {"mmengine"}}
 CORE = ("applications", "archs", "checkpoints", "flow", "images", "sampling")
 CORE_MODULES = ("__init__", "_version", "compat", "devices", "errors", "files", "locks", "memory", "progress", "shares")
 # What is used where it is there, by the modules that can do without.
@@ -106,6 +107,8 @@ def extras_of(path: Path) -> tuple[str, ...]:
     inside = path.relative_to(PACKAGE)
     if inside.parts[0] == "demo":
         return ("demo",)
+    if inside.parts[0] == "integrations":
+        return (inside.stem,) if inside.stem in ("spandrel", "onnx", "hub") else ("train",)
     return ("train", "stlpips") if inside.as_posix() == "metrics/published.py" else ("train",)
 
 
