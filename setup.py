@@ -16,8 +16,8 @@ CORE = ["torch", "numpy", "pillow", "safetensors"]
 def basicsr() -> str:
     """Name of the BasicSR to depend on: the one that this Python has, which is never replaced, or else a wheel.
 
-    BasicSR's own 1.4.2 is a source distribution that asks for torch at build time. docs/install.md has what was tried,
-    and what was compared before trusting the wheel.
+    BasicSR's own 1.4.2 is a source distribution that asks for torch at build time. docs/how-to/install.md has what was
+    tried, and what was compared before trusting the wheel.
     """
     folders = [sysconfig.get_paths()[scheme] for scheme in ("purelib", "platlib")]
     for distribution in distributions(path=folders):

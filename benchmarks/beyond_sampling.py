@@ -1,4 +1,4 @@
-"""The pictures and figures of docs/beyond_sampling.md: what an invertible model does with one photograph.
+"""The pictures and figures of docs/how-to/encode_and_edit.md: what an invertible model does with one photograph.
 
     python benchmarks/beyond_sampling.py CHECKPOINT FOLDER
 

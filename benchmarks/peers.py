@@ -7,8 +7,9 @@ adds to those of the same machine and settings, and replaces the others. Parts: 
 of ``--size`` a side, and how seconds grow with "pixels" (half, once, twice that side), "samples" (1 to 10), "steps" (K)
 and "threads" (CPUs only). All networks have their released sizes (BasicSR's option files) and random weights.
 Contestants of a part take turns, round by round; figures are medians over rounds. Memory is the peak of a process of
-its own in two calls; on a GPU, of what PyTorch has allocated there. ``--page docs/speed.md`` puts the tables there, in
-place of those between its two comments, and the figure beside its others; ``--only`` with no part does that alone.
+its own in two calls; on a GPU, of what PyTorch has allocated there. ``--page docs/results/speed.md`` puts the tables
+there, in place of those between its two comments, and the figure beside its others; ``--only`` with no part does that
+alone.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def test_options_and_data_set_pages_travel_in_the_source_distribution(tmp_path: 
         "options/*.yml",
         "options/*.json",
         "datasets/*.md",
-        "docs/*.md",
+        "docs/**/*.md",
         "benchmarks/*.py",
         "recipes/*.py",
         "recipes/*.yml",

@@ -68,7 +68,7 @@ def to_picture(image: Tensor) -> np.ndarray:
     if where.any():
         tell(
             f"{int(where.sum())} of {where.numel()} pixels are not finite or far outside [0, 1]: the network does not "
-            "know such an image; nearer latents or a lower temperature help (docs/exploding_samples.md)"
+            "know such an image; nearer latents or a lower temperature help (docs/how-to/avoid_exploding_samples.md)"
         )
     return to_pixels(image[0])
 

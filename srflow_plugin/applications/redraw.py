@@ -206,7 +206,7 @@ def kept_line(kept: int) -> str:
     """Say that pixels could not be drawn."""
     return (
         f"{kept} painted pixels stay as they were: the network explodes there at every temperature; paint more, or "
-        "elsewhere (docs/exploding_samples.md)"
+        "elsewhere (docs/how-to/avoid_exploding_samples.md)"
     )
 
 

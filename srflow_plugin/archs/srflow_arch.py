@@ -95,7 +95,7 @@ class SRFlowNet(nn.Module):
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
             them (as the flow does by itself where images are large): less memory, more time, the same numbers.
         compile: run blocks and steps through PyTorch's compiler: the same numbers up to rounding, in less time from
-            some hundred calls on, since making the programs takes a minute (docs/speed.md).
+            some hundred calls on, since making the programs takes a minute (docs/results/speed.md).
 
     Raises:
         ValueError: arguments that cannot make a network, with what would.

@@ -129,7 +129,7 @@ def _let_threads_sleep() -> None:
 
     Threads that spin keep a core from the one that they wait for, once another process takes part of the cores: drawing
     images took twice as long. A training's many small steps are slower with threads that sleep, if it is alone
-    (docs/speed.md); so it chooses nothing. OpenMP looks at it once, as torch is imported.
+    (docs/results/speed.md); so it chooses nothing. OpenMP looks at it once, as torch is imported.
     """
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="SOURCE",
         help="folder of HR images, archive (zip, tar) or a folder in one (a.tar/b), or a data set such as DIV2K, DF2K, "
-        "CelebA, Set5 (all: datasets/README.md), downloaded unless it is there",
+        "CelebA, Set5 (all: docs/how-to/prepare_data.md), downloaded unless it is there",
     )
     parser.add_argument(
         "-o",

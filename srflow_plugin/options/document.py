@@ -1,4 +1,4 @@
-"""Documentation of the options, made from the schema: the tables of docs/options.md, and the JSON Schema for editors.
+"""Documentation of the options, made from the schema: tables of docs/reference/options.md, and a JSON Schema.
 
 ``python -m srflow_plugin.options.document`` writes both; a test compares them with what is committed.
 """
@@ -22,7 +22,7 @@ from srflow_plugin.options import schema
 from srflow_plugin.options.schema import Section
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "options.md"
+PAGE = ROOT / "docs" / "reference" / "options.md"
 SCHEMA_FILE = ROOT / "options" / "srflow.schema.json"
 # Tables of the page, by the names in its markers.
 TABLES: dict[str, Callable[..., Any]] = {

@@ -2,8 +2,8 @@
 
 A section of an option file is a class, an option a field of it. From these fields come the checks
 (:mod:`srflow_plugin.options.check`), the values that model and pipeline read (:func:`read`), the tables of
-docs/options.md and the JSON Schema that editors use (:mod:`srflow_plugin.options.document`). Sections that become
-keyword arguments of a class, such as ``network_g``, are described by that class's own signature and docstring.
+docs/reference/options.md and the JSON Schema that editors use (:mod:`srflow_plugin.options.document`). Sections that
+become keyword arguments of a class, such as ``network_g``, are described by that class's own signature and docstring.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Train:
     amp: Amp | None = option(
         "mixed precision of any model: its networks in `bfloat16`, or in `float16` with scaled losses, here and in the "
         "validation; weights, losses and metrics stay float32 "
-        "([basicsr_models.md](basicsr_models.md#mixed-precision)). SRFlowModel: `bfloat16`, which is "
+        "([BasicSR models](../how-to/basicsr_models.md#mixed-precision)). SRFlowModel: `bfloat16`, which is "
         "`network_g.precision: bfloat16`",
         None,
     )
@@ -189,7 +189,7 @@ class SRFlowVal(Val):
     )
     resample: float | None = option(
         "where a sample explodes, draw that place again at the temperature times this, e.g. 0.8 "
-        "([exploding_samples.md](exploding_samples.md))",
+        "([exploding samples](../how-to/avoid_exploding_samples.md))",
         None,
         low=0,
         below=1,

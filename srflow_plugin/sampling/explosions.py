@@ -16,7 +16,7 @@ from torch import Tensor
 from srflow_plugin.flow.windows import Area, cut, enlarged
 from srflow_plugin.sampling.field import Field
 
-LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/exploding_samples.md)
+LIMIT = 0.5  # beyond [0, 1]; images of tau = 0 overshoot by a quarter at most (docs/how-to/avoid_exploding_samples.md)
 REACH = 4  # LR pixels around an exploded one that are drawn again
 MAX_TRIES = 12
 MANY = 0.25  # share of pixels: an image of which so many explode is none that the network knows

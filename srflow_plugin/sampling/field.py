@@ -48,7 +48,7 @@ class Field:
         features: of the whole images, for windows that are the whole.
     """
 
-    overlap = 16  # LR pixels on each side of a window; docs/speed.md says what that is good for
+    overlap = 16  # LR pixels on each side of a window; docs/results/speed.md says what that is good for
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Every model of BasicSR that a CPU can run: trains, validates, saves, stops, and goes on as if it had not stopped.
 
-Each case is what BasicSR's own option file for it says, cut down to tiny networks and images. docs/basicsr_models.md
-has the table, and says why StyleGAN2Model is not here.
+Each case is what BasicSR's own option file for it says, cut down to tiny networks and images.
+docs/how-to/basicsr_models.md has the table, and says why StyleGAN2Model is not here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Trainings under a real Slurm, interrupted as clusters do it: `python -m tests.stress.slurm --requeues 10 --seed 0`.
 
 Brings up a Slurm of two nodes on this machine, in a temporary folder, and trains with a process on each by the script
-that docs/cluster.md prints: undisturbed; requeued at random moments, half of them while a checkpoint is being written;
-with each of the nodes killed; up against its time limit; and told to stop by scancel. After every interruption every
-checkpoint can be read; in the end the weights are, bit for bit, those of the undisturbed training. Prints a table; exit
-code 1 if anything is otherwise, 2 where Slurm is not installed. Takes about ten minutes on two cores.
+that docs/how-to/several_gpus.md prints: undisturbed; requeued at random moments, half of them while a checkpoint is
+being written; with each of the nodes killed; up against its time limit; and told to stop by scancel. After every
+interruption every checkpoint can be read; in the end the weights are, bit for bit, those of the undisturbed training.
+Prints a table; exit code 1 if anything is otherwise, 2 where Slurm is not installed. Takes about ten minutes on two
+cores.
 """
 
 from __future__ import annotations

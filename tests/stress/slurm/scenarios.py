@@ -51,7 +51,7 @@ class Outcome:
 
 
 class Training:
-    """Job that trains, by the script that docs/cluster.md prints.
+    """Job that trains, by the script that docs/how-to/several_gpus.md prints.
 
     Args:
         cluster: where it runs.
@@ -121,10 +121,10 @@ class Training:
 
 
 def printed_script() -> str:
-    """Read the script out of docs/cluster.md."""
-    page = (ROOT / "docs" / "cluster.md").read_text()
+    """Read the script out of docs/how-to/several_gpus.md."""
+    page = (ROOT / "docs" / "how-to" / "several_gpus.md").read_text()
     found = re.search(r"```bash\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
-    assert found, "docs/cluster.md has no script"
+    assert found, "docs/how-to/several_gpus.md has no script"
     return found[1]
 
 
