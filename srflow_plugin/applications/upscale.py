@@ -78,7 +78,7 @@ def upscale(
     only: int | None = None,
     compile: bool = False,
 ) -> Any:
-    """Draw super-resolved images of ``image``, in the kind of thing that it is.
+    """Draw super-resolved images of ``image``; the same kind of image comes back.
 
     Args:
         image: numpy (H, W) or (H, W, 1 to 4; RGB), uint8, uint16 or float in [0, 1]; Pillow; or torch (3, H, W) or
@@ -97,8 +97,8 @@ def upscale(
         compile: run the network through PyTorch's compiler, which repays its minute in long runs only.
 
     Returns:
-        numpy: (num_samples, scale*H, scale*W[, C]) of the same type. Pillow: a list of images. torch: (num_samples, 3,
-        scale*H, scale*W), or (num_samples, B, 3, ...), on the device of ``image``.
+        Images of the kind of ``image``. An array (num_samples, scale*H, scale*W[, C]) of the same type; a list of
+        Pillow images; or a tensor (num_samples, 3, scale*H, scale*W), or (num_samples, B, 3, ...), on its device.
 
     Raises:
         UserError: an argument cannot be used; it is a ValueError.

@@ -51,6 +51,11 @@ TOOLS: dict[str, ModuleType] = {
     "std-map": std_map,
     "nll-map": nll_map,
 }
+PROGRAMS: dict[str, tuple[str, dict[str, ModuleType]]] = {
+    "basicsr": ("Train and test BasicSR's models, SRFlow, and those of other plugins. For images: srflow.", TRAINING),
+    "srflow": ("Upscale images, prepare data, compare and inspect SRFlow networks. To train: basicsr train.", TOOLS),
+    "python -m srflow_plugin": ("SRFlow for BasicSR.", {**TRAINING, **TOOLS}),
+}
 # Full disks, and those that fail or turn out to be read only in the midst of the work.
 FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how threads of OpenMP wait
@@ -60,19 +65,17 @@ GENERAL = ("-h", "--help", "--version")  # before any command
 
 def basicsr_command(argv: Sequence[str] | None = None) -> int:
     """Run ``basicsr``; return its exit code."""
-    description = "Train and test BasicSR's models, SRFlow, and those of other plugins. For images: srflow."
-    return _run("basicsr", description, TRAINING, argv)
+    return _run("basicsr", argv)
 
 
 def srflow_command(argv: Sequence[str] | None = None) -> int:
     """Run ``srflow``; return its exit code."""
-    description = "Upscale images, prepare data, compare and inspect SRFlow networks. To train: basicsr train."
-    return _run("srflow", description, TOOLS, argv)
+    return _run("srflow", argv)
 
 
 def all_commands(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m srflow_plugin``; return its exit code."""
-    return _run("python -m srflow_plugin", "SRFlow for BasicSR.", {**TRAINING, **TOOLS}, argv)
+    return _run("python -m srflow_plugin", argv)
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,10 +91,9 @@ class Parser(argparse.ArgumentParser):
         super().exit(status, message and f"{printable(message.rstrip()):.{LONGEST_LINE}}\n")
 
 
-def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: Sequence[str] | None) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal has not
-            stream.reconfigure(errors="backslashreplace")
+def make_parser(name: str) -> Parser:
+    """Make the parser of a program of ``PROGRAMS``, with its commands and their options."""
+    description, commands = PROGRAMS[name]
     parser = Parser(prog=name, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
@@ -99,7 +101,15 @@ def _run(name: str, description: str, commands: Mapping[str, ModuleType], argv: 
         subparser = subparsers.add_parser(command, help=module.HELP, description=module.HELP, allow_abbrev=False)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run, parser=subparser)
-    args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), commands)
+    return parser
+
+
+def _run(name: str, argv: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal has not
+            stream.reconfigure(errors="backslashreplace")
+    parser = make_parser(name)
+    args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), PROGRAMS[name][1])
     if args.run not in [module.run for module in TRAINING.values()]:
         _let_threads_sleep()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from srflow_plugin.cli import arguments
 
-HELP = "map where the network is surprised by an HR image: its NLL at each pixel, or the bits that the pixel takes"
+HELP = "map the negative log-likelihood of an HR image, or its code length, in bits per dimension at each pixel"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
