@@ -4,7 +4,7 @@
 with L1 (BasicSR's SRModel), trains the flow with NLL, the encoder frozen at first, then both in float32, and packs
 the mean of the last weights as `DIR/srflow_x4.safetensors` and `DIR/srflow_x8_face.safetensors`. Killed, the same
 command goes on. Of the first folder every twentieth photograph and every 48th face is held out.
-docs/reference/model_card_x4.md has times, curves and figures.
+docs/results/how_chosen.md has curves and figures.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def perceptual_distance(distance: Distance, net: Net) -> PerceptualDistance:
         if distance == "stlpips" or isinstance(error.__cause__, ImportError):
             raise
         raise UserError(
-            f"{error}. See docs/how-to/compare.md, or use calculate_stlpips (srflow benchmark: --distance stlpips), "
+            f"{error}. See docs/reference/metrics.md, or use calculate_stlpips (srflow benchmark: --distance stlpips), "
             "whose weights come with its package"
         ) from None
     return PerceptualDistance(network)

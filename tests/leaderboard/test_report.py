@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from srflow_plugin.leaderboard.draw import Method, Settings, fingerprint
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.report import _line, protocol, published_rows, write_report
 from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair
-from tests.helpers import noise_image
+from tests.helpers import ROOT, noise_image
 
 SETTINGS = Settings(
     seed=3, resample=0.8, distance="lpips", net="alex", lr_border="symmetric", tile=None, niqe=False, device="cpu"
@@ -131,6 +132,19 @@ def test_published_numbers_are_measured_in_the_same_way(
     rows = published_rows(BenchmarkSet("DIV2K", pairs, 4), SETTINGS._replace(**change), num_samples)
     assert rows[2].method == "SRFlow tau 0.9"
     assert {"psnr", "ssim", "distance", "lr_psnr", "diversity"} - rows[2].values.keys() == missing
+
+
+def test_published_numbers_stand_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "reference" / "published_numbers.md").read_text(encoding="utf-8")
+    rows = {tuple(re.findall(r"[^|\s][^|]*[^|\s]|[^|\s]", line.lower())) for line in page.splitlines()}
+    cells = {(name, *map(float, numbers)) for name, *numbers in filter(None, rows) if _are_numbers(numbers)}
+    for row in report_module.PUBLISHED:
+        of_set = (row.dataset.replace("(bsds?|b)", "bsd"), row.images)
+        assert (*(of_set if row.method == "bicubic" else (row.method.lower(),)), *row.values.values()) in cells, row
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    return bool(cells) and all(re.fullmatch(r"[\d.]+", cell) for cell in cells)
 
 
 def test_published_rows_are_told_from_ours(report: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

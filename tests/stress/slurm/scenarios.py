@@ -123,7 +123,7 @@ class Training:
 def printed_script() -> str:
     """Read the script out of docs/how-to/several_gpus.md."""
     page = (ROOT / "docs" / "how-to" / "several_gpus.md").read_text()
-    found = re.search(r"```bash\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
+    found = re.search(r"```sh\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
     assert found, "docs/how-to/several_gpus.md has no script"
     return found[1]
 
