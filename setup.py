@@ -55,7 +55,7 @@ STLPIPS = ["stlpips-pytorch==0.0.2", "torchsummary", "ipython"]
 SPANDREL = ["spandrel>=0.4"]
 ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript"]  # the last by torch.onnx
 HUB = ["huggingface-hub>=0.30"]
-COMPLETION = ["shtab>=1.7"]
+COMPLETION = ["shtab>=1.13"]
 DOCS = ["sphinx>=8", "myst-parser>=4", "furo", "sphinx-copybutton", "sphinx-design"]
 
 WEIGHTS = ["srflow_x4", "srflow_x8_face"]  # by name: whatever else lies there stays at home

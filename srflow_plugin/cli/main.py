@@ -16,6 +16,7 @@ from srflow_plugin._version import __version__
 from srflow_plugin.cli import (
     benchmark,
     check,
+    completion,
     convert,
     decode,
     demo,
@@ -60,7 +61,6 @@ PROGRAMS: dict[str, tuple[str, dict[str, ModuleType]]] = {
 FAULTS_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM)
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # how threads of OpenMP wait
 LONGEST_LINE = 4000  # characters; of messages some 200 are usual
-GENERAL = ("-h", "--help", "--version")  # before any command
 
 
 def basicsr_command(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +96,8 @@ def make_parser(name: str) -> Parser:
     description, commands = PROGRAMS[name]
     parser = Parser(prog=name, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
+    if name.isalpha():  # a command of its own, which a shell can complete
+        completion.add_completion(parser)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
     for command, module in commands.items():
         subparser = subparsers.add_parser(command, help=module.HELP, description=module.HELP, allow_abbrev=False)
@@ -109,10 +111,10 @@ def _run(name: str, argv: Sequence[str] | None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files may have letters that a terminal has not
             stream.reconfigure(errors="backslashreplace")
     parser = make_parser(name)
-    args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), PROGRAMS[name][1])
-    if args.run not in [module.run for module in TRAINING.values()]:
-        _let_threads_sleep()
     try:
+        args = _parse(parser, _without_rank(list(sys.argv[1:] if argv is None else argv)), PROGRAMS[name][1])
+        if args.run not in [module.run for module in TRAINING.values()]:
+            _let_threads_sleep()
         return args.run(args) or 0
     except UserError as error:
         parser.exit(2, f"{name}: error: {error}\n")
@@ -153,8 +155,9 @@ def _without_rank(argv: list[str]) -> list[str]:
 def _parse(parser: Parser, argv: Sequence[str], commands: Mapping[str, ModuleType]) -> argparse.Namespace:
     """Parse a command line; name the command or option that was meant by one that is unknown."""
     first = argv[0] if argv else "--help"
-    if first.startswith("-") and first not in GENERAL:
-        parser.exit(2, f"{parser.prog}: error: {first} is not understood{nearest(first, GENERAL)}\n")
+    general = parser._option_string_actions  # before any command
+    if first.startswith("-") and first.partition("=")[0] not in general:
+        parser.exit(2, f"{parser.prog}: error: {first} is not understood{nearest(first, general)}\n")
     if not first.startswith("-") and first not in commands:
         others = {f"basicsr {name}" for name in TRAINING} | {f"srflow {name}" for name in TOOLS}
         elsewhere = [other for other in others if other.endswith(f" {first}")]
