@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from srflow_plugin import __version__
 from tests.helpers import ROOT
 
 
@@ -31,3 +32,31 @@ def test_style_is_checked_as_ci_does() -> None:
     for command in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines():
         if command.startswith(("ruff", "mypy")):
             assert command in commands(jobs["style"])
+
+
+def test_a_release_is_built_checked_tested_and_only_then_published() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    jobs = workflow["jobs"]
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads "on" so
+    assert jobs["test"]["needs"] == "build" and jobs["publish"]["needs"] == "test"
+    tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
+    assert {key: jobs["test"]["strategy"]["matrix"][key] for key in ("os", "python")} == {
+        key: tests["fast"]["strategy"]["matrix"][key] for key in ("os", "python")
+    }
+    assert {"python -m build", "twine check --strict dist/*"} <= {*commands(jobs["build"])}
+    # Only the job that publishes may do more than read.
+    assert workflow["permissions"] == {"contents": "read"}
+    assert [name for name, job in jobs.items() if "permissions" in job] == ["publish"]
+
+
+def test_ci_builds_and_checks_the_distributions_too() -> None:
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("python -m build ") for line in lines)
+    assert any(line.startswith("twine check --strict ") for line in lines)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    released = re.search(r"^## \[(.+)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert released and (citation["version"], citation["date-released"]) == released.groups()
