@@ -49,6 +49,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"scale": 4, **setting} for name, setting in BEYOND_THE_PAPER.items()},
 }
 
+# Of tests of a clone's own files: those of a source distribution may be run for a package that is installed.
+CLONE = pytest.mark.skipif(not (ROOT / ".ci" / "run").is_file(), reason="is about the files of a clone")
 # Of tests of what Windows has not: signals, forks, modes of files, symbolic links without a privilege, shells.
 UNIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, forks, modes, links or shells")
 

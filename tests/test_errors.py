@@ -10,9 +10,10 @@ import pytest
 
 from srflow_plugin import errors
 from srflow_plugin.errors import SHORT, UserError, cell, install_command, needs, printable, short
-from tests.helpers import ROOT
+from tests.helpers import CLONE, ROOT
 
 
+@CLONE
 def test_the_missing_module_and_its_extra_are_named() -> None:
     with pytest.raises(UserError) as error, needs("demo", "srflow demo"):
         import_module("no_such_module")

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import pytest
 
 import srflow_plugin
-from tests.helpers import ROOT
+from tests.helpers import CLONE, ROOT
 
+pytestmark = CLONE
 PACKAGE = ROOT / "srflow_plugin"
 # What BasicSR or ST-LPIPS is the one to import: see setup.py.
 NOT_IMPORTED = {"torchvision", "scipy", "setuptools", "torchsummary", "ipython", "onnxscript"}

@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from srflow_plugin import __version__
-from tests.helpers import ROOT
+from tests.helpers import CLONE, ROOT
+
+pytestmark = CLONE
 
 
 def commands(job: dict[str, Any]) -> list[str]:

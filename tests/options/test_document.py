@@ -12,7 +12,9 @@ import pytest
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.options import document, schema
 from srflow_plugin.options.files import load_options
+from tests.helpers import CLONE
 
+pytestmark = CLONE
 ROOT = Path(__file__).resolve().parents[2]
 OPTION_FILES = [*sorted(ROOT.glob("options/*.yml")), *sorted(ROOT.glob("recipes/*.yml")), ROOT / "tests" / "tiny.yml"]
 
