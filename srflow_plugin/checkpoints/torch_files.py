@@ -31,12 +31,31 @@ NAMES = re.compile(
     r"torch (float8_\w+|complex\d+)|torch\.storage UntypedStorage|torch\.nn\.parameter Parameter|"
     r"numpy(\._?core\.multiarray scalar| dtype|\.dtypes \w+)"
 )
+# What training programs write beside weights, with what it is made of: here each becomes an empty object.
+BESIDE = {
+    "mmengine.logging.history_buffer HistoryBuffer": (
+        *("__builtin__ getattr", "builtins getattr", "numpy ndarray", "numpy dtype"),
+        *(f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    )
+}
 MOST_SHARED = 4  # times a file's size: networks of one file may share weights, as params and params_ema
 DEEPEST = 100  # dictionaries and lists within each other
 
 
+class Beside:
+    """Empty object, in the place of one beside the weights."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def read_torch(path: Path, device: Any = "cpu") -> Any:
     """Read what ``torch.save`` wrote, on a device or as PyTorch's ``map_location`` says.
+
+    What is known to stand beside the weights (BESIDE) is left out: it becomes an empty object.
 
     Raises:
         UserError: it is damaged, would run code, or claims what it does not hold.
@@ -47,13 +66,17 @@ def read_torch(path: Path, device: Any = "cpu") -> Any:
         if is_zip:
             _check_members(path)
         file.seek(0)
-        for name in _names(file, is_zip):
-            if not NAMES.fullmatch(name):
+        names = dict.fromkeys(_names(file, is_zip))
+        beside = {name for kind, parts in BESIDE.items() if kind in names for name in (kind, *parts)}
+        for name in names:
+            if name not in beside and not NAMES.fullmatch(name):
                 reason = "which is not loaded because that could run code or take all memory"
                 raise UserError(f"{path} is not a readable checkpoint: it holds {name.replace(' ', '.')}, {reason}")
         file.seek(0)
-        with warnings.catch_warnings():  # as an open file: torch goes by the name otherwise
+        stand_ins: Any = [(Beside, name.replace(" ", ".")) for name in beside]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")  # of other kinds of files
+            # As an open file: torch goes by the name otherwise.
             state = torch.load(file, map_location=device, weights_only=True)
     _check_sizes(state, path)
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zipfile
 from collections import OrderedDict
@@ -187,3 +188,33 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
             read_state(tmp_path / "5.state")
     torch.save({**state, "best_metric_results": {"a": np.float32(1.5)}}, tmp_path / "5.state")
     assert read_state(tmp_path / "5.state")["best_metric_results"] == {"a": 1.5}
+
+
+# -- what training programs write beside the weights -------------------------------------------------------------------
+
+
+def log_of_mmengine(**more: Any) -> Any:
+    """Make the log that mmengine writes: arrays, and functions that sum them up; and more."""
+    buffer = pytest.importorskip("mmengine.logging", reason="it comes with the extra train").HistoryBuffer([1.0], [1])
+    vars(buffer).update(more)
+    return buffer
+
+
+def test_a_log_beside_the_weights_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = small_network()
+    weights = {f"net.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": weights, "message_hub": {"loss": log_of_mmengine()}, "meta": {"iter": 3}}, "net.pth")
+    assert all(torch.equal(value, weights[f"net.{key}"]) for key, value in load_network("net.pth").state_dict().items())
+    for state, text in (
+        (
+            {"state_dict": weights, "message_hub": log_of_mmengine(more=Called(os.mkdir, "it_ran"))},
+            r"\.mkdir, which is not loaded",
+        ),
+        ({"state_dict": weights, "history": np.ones(3)}, r"_reconstruct, which is not loaded"),  # of no log
+        ({"state_dict": {**weights, "flow.x": log_of_mmengine()}}, "holds no weights"),
+    ):
+        torch.save(state, "net.pth")
+        with pytest.raises(UserError, match=text):
+            load_network("net.pth")
+    assert not Path("it_ran").exists()
