@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import CLONE
+
+pytestmark = CLONE
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     path for folder in ("srflow_plugin", "benchmarks", "recipes") for path in sorted((ROOT / folder).rglob("*.py"))
