@@ -22,12 +22,13 @@ extensions = [
 exclude_patterns = ["_ext", "_static"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4  # as on GitHub, so that a link works in both places
-smartquotes = False  # "--scale" is two hyphens
+smartquotes_action = "D"  # dashes only; "--scale" stands in backticks
 copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", ".*")]  # Torch's and NumPy's pages are not at hand offline, inner modules have none

@@ -83,7 +83,12 @@ def option(command: argparse.ArgumentParser, action: argparse.Action) -> Iterato
         yield "````{option} " + ", ".join(f"{name}{value}" for name in action.option_strings)
     else:
         yield "````{option} " + str(action.metavar or action.dest)
-    yield from (re.sub(r"([\\`*_\[\]<>|])", r"\\\1", sentence(formatter._expand_help(action))), "````", "")
+    yield from (as_markdown(sentence(formatter._expand_help(action))), "````", "")
+
+
+def as_markdown(text: str) -> str:
+    """Escape what Markdown would take for its own, and put options in backticks."""
+    return re.sub(r"(?<!\S)(--[a-z][\w-]*)", r"`\1`", re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text))
 
 
 def sentence(text: str | None) -> str:
