@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SHORT = 200  # characters of a value in a message
+FLATTEN = "remove it, for example by `magick in.png -background white -flatten out.png`"  # of transparency
 _values = reprlib.Repr()
 _values.maxlevel, _values.maxstring, _values.maxother, _values.maxlong = 3, 120, 120, 40
 
@@ -71,6 +72,15 @@ def cell(text: str) -> str:
     'a\\\\|b'
     """
     return printable(text).replace("|", "\\|")
+
+
+def counted(number: int, noun: str) -> str:
+    """Put a number before a noun, in the singular or the plural.
+
+    >>> counted(1, "image"), counted(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def short(value: Any) -> str:

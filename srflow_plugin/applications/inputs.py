@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, counted
 from srflow_plugin.images.files import by_ending, readable_suffixes
 from srflow_plugin.progress import tell
 
@@ -63,13 +63,13 @@ def _images_of(folder: Path, recursive: bool) -> list[Found]:
             images.append(Found(path, path.parent.relative_to(folder)))
         else:
             left_out.append(path)
-    hint = f"; of its {folders} folders --recursive takes the images, too" if folders else ""
+    hint = f"; it has {counted(folders, 'folder')}, whose images --recursive takes" if folders else ""
     if not images:
         raise UserError(f"{folder} has no images{hint}")
     if left_out:
-        tell(f"{folder}: {len(left_out)} files are no images and left out ({by_ending(left_out)})")
+        tell(f"{folder}: {counted(len(left_out), 'file')} left out, no images ({by_ending(left_out)})")
     if folders:
-        tell(f"{folder}: {folders} folders are left out; --recursive takes their images, too")
+        tell(f"{folder}: {counted(folders, 'folder')} left out; --recursive takes images there, too")
     return images
 
 

@@ -19,6 +19,8 @@ from srflow_plugin.images.tensors import to_pixels, to_tensor
 from srflow_plugin.progress import say, tell
 from srflow_plugin.sampling.explosions import exploded
 
+LOSSY = (".jpg", ".jpeg", ".jfif", ".webp")  # endings of images that lose detail
+
 
 def read_lq(net: SRFlowNet, path: Path) -> Tensor:
     """Read an LR image for a network: (1, 3, h, w) on its device."""
@@ -68,7 +70,7 @@ def to_picture(image: Tensor) -> np.ndarray:
     if where.any():
         tell(
             f"{int(where.sum())} of {where.numel()} pixels are not finite or far outside [0, 1]: the network does not "
-            "know such an image; nearer latents or a lower temperature help (docs/how-to/avoid_exploding_samples.md)"
+            "know such an image; it knows photographs that were made smaller (docs/how-to/avoid_exploding_samples.md)"
         )
     return to_pixels(image[0])
 
@@ -76,7 +78,8 @@ def to_picture(image: Tensor) -> np.ndarray:
 def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write uint8 RGB (H, W, 3) and say where."""
     write_image(path, picture)
-    say(f"{path} is written.")
+    lost = " It is lossy; PNG keeps every value." if path.suffix.lower() in LOSSY else ""
+    say(f"{path} is written.{lost}")
 
 
 def write_map(path: Path, values: Tensor, unit: str, what: str = "") -> None:

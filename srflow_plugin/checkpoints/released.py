@@ -104,12 +104,12 @@ def to_released(weights: Weights, unused: Weights | None = None) -> Weights:
     arguments = hyperparameters(weights)
     for name, value in {**OLDEST_SETTINGS, **RELEASED_SHAPES}.items():
         if arguments[name] != value:
-            raise UserError(f"the released networks have {name} {value}, not {arguments[name]}: no way to say so there")
+            raise UserError(f"the released format has {name} {value} only; this network has {arguments[name]}")
     blocks = _released_feature_blocks(arguments["scale"], arguments["num_block"], weights)
     if arguments["feature_blocks"] != blocks:
         raise UserError(
-            f"released networks of this size have feature_blocks {blocks}, not {arguments['feature_blocks']}: no way "
-            "to say so there"
+            f"the released format has feature_blocks {blocks} only for this size; this network has "
+            f"{arguments['feature_blocks']}"
         )
     num_upsamplings = arguments["scale"].bit_length() - 1
     names = released_names(arguments["num_block"], num_upsamplings, arguments["num_levels"], arguments["num_steps"])

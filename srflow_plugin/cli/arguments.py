@@ -10,11 +10,13 @@ from typing import Any
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.files import check_is_file, check_new_file
+from srflow_plugin.progress import tell
 
 DEFAULT_TEMPERATURE = 0.8
 LARGEST = 2**31 - 1  # of numbers that have no other limit
 LONGEST = 40  # characters of a number
 MOST_SAMPLES, MOST_TEMPERATURE, MOST_TILE = 10_000, 100, 2**16  # beyond all use
+STEEP = 1.2  # temperature above which nearly every sample breaks in places
 
 
 def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -167,6 +169,12 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file name with another ending."""
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path} must end in {' or '.join(suffixes)}")
+
+
+def tell_if_steep(temperature: float) -> None:
+    """Say that samples of so high a temperature are broken."""
+    if temperature > STEEP:
+        tell(f"temperature {temperature:g} is above {STEEP}, where nearly every sample breaks in places; 0.8 is usual")
 
 
 def check_inputs(*paths: Path | None) -> None:

@@ -91,11 +91,27 @@ class Parser(argparse.ArgumentParser):
         super().exit(status, message and f"{printable(message.rstrip()):.{LONGEST_LINE}}\n")
 
 
+class _Versions(argparse.Action):
+    """``--version``: this package, the Python, and the distributions that it stands on, as far as they are there."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import packages_distributions, version
+
+        found = packages_distributions()
+        parts = [f"Python {sys.version.split()[0]}"]
+        for package, title in (("torch", "PyTorch"), ("basicsr", "BasicSR")):
+            for distribution in found.get(package, [])[:1]:
+                name = "" if distribution in (package, title) else f" ({distribution})"
+                parts.append(f"{title} {version(distribution)}{name}")
+        sys.stdout.write(f"srflow_plugin {__version__}, {', '.join(parts)}\n")
+        parser.exit()
+
+
 def make_parser(name: str) -> Parser:
     """Make the parser of a program of ``PROGRAMS``, with its commands and their options."""
     description, commands = PROGRAMS[name]
     parser = Parser(prog=name, description=description, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"srflow_plugin {__version__}")
+    parser.add_argument("--version", action=_Versions, nargs=0, help="show versions of this package and what it uses")
     if name.isalpha():  # a command of its own, which a shell can complete
         completion.add_completion(parser)
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from srflow_plugin.cli.arguments import in_range
-from srflow_plugin.errors import needs
+from srflow_plugin.errors import counted, needs
 from srflow_plugin.progress import say
 
 HELP = "make pairs of HR and MATLAB-bicubic LR images, from folders, archives or data sets by name"
@@ -75,4 +75,4 @@ def run(args: argparse.Namespace) -> None:
     names = (f"_HR.{kind}", f"_LRx{args.scale}.{kind}") if kind == "lmdb" else ("/HR", f"/LRx{args.scale}")
     hr, lr = (Path(f"{args.output}{name}") for name in names)
     count = write_pairs(images, hr, lr, args.scale, args.crop_size, border, args.workers, center_crop, args.max_pixels)
-    say(f"{count} pairs from {len(images)} images: {hr}, {lr}")
+    say(f"{counted(count, 'pair')} from {counted(len(images), 'image')}: {hr}, {lr}")

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     output = args.output or args.picture.with_name(f"{args.picture.stem}_redrawn.png")
     _check(args, output)
+    arguments.tell_if_steep(args.temperature)
 
     from srflow_plugin.images.rows import read_photograph
     from srflow_plugin.images.writing import write_photograph

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     arguments.check_picture(args.output, args.overwrite)
+    arguments.tell_if_steep(args.temperature)
     arguments.check_inputs(args.image, args.lq)
 
     from srflow_plugin.applications.editing import restore

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_output(parser, "map in colour, an image; .npy: the numbers, in grey levels")
     arguments.add_temperature(parser)
     arguments.add_samples(parser, default=10)
-    arguments.add_resample(parser, default=None)
+    arguments.add_resample(parser, default=0.8)
     arguments.add_tile(parser)
     arguments.add_checkpoint(parser)
     arguments.add_device(parser)
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     arguments.check_picture(args.output, args.overwrite, others=(".npy",))
     arguments.check_inputs(args.lq)
+    arguments.tell_if_steep(args.temperature)
 
     from srflow_plugin.applications.maps import sample_std
     from srflow_plugin.applications.pairs import read_lq, write_map

@@ -10,7 +10,7 @@ HELP = "test a model as an option file says"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run_arguments(parser)
+    add_run_arguments(parser, is_train=False)
 
 
 def run(args: argparse.Namespace) -> int:

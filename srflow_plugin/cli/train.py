@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
         return train_pipeline(ready)
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of BasicSR's own scripts."""
+def add_run_arguments(parser: argparse.ArgumentParser, is_train: bool = True) -> None:
+    """Add the arguments of BasicSR's own scripts; a test takes those that only a training obeys, and hides them."""
     parser.add_argument("-opt", required=True, type=Path, metavar="FILE", help="option file (YAML)")
     parser.add_argument(
         "--launcher",
@@ -37,8 +37,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default="pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none",
         help="how processes are started; under torchrun the default is pytorch, else none",
     )
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the experiment's newest state, if any")
-    parser.add_argument("--debug", action="store_true", help="log every iteration, save and validate every 8th")
+    resume = "go on from the experiment's newest state, if any" if is_train else argparse.SUPPRESS
+    debug = "log every iteration, save and validate every 8th" if is_train else argparse.SUPPRESS
+    parser.add_argument("--auto_resume", action="store_true", help=resume)
+    parser.add_argument("--debug", action="store_true", help=debug)
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=0, help="accepted from old launchers; not used"
     )

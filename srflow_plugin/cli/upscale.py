@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from srflow_plugin.shares import this_process
 
     check(args)
+    arguments.tell_if_steep(args.temperature)
     checkpoint = find_checkpoint(args.checkpoint, args.scale)
     jobs = plan(args.inputs, args.output, wanted_of(args), args.overwrite, settings_of(args, checkpoint))
     done = sum(job.is_done for job in jobs)

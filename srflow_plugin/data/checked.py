@@ -17,7 +17,7 @@ from basicsr.utils import FileClient
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch.utils.data import Dataset
 
-from srflow_plugin.errors import UserError, printable
+from srflow_plugin.errors import FLATTEN, UserError, printable
 from srflow_plugin.images.files import (
     BITS_PER_SAMPLE,
     DAMAGED,
@@ -101,7 +101,7 @@ class CheckedImages(Dataset[Sample]):
                 return self._mismatch(gt, lq)
             if min(gt) < self.opt.get("gt_size", 0):
                 name = next(iter(self.files.read))
-                return f"{name} is {gt[0]}x{gt[1]}, smaller than gt_size {self.opt['gt_size']}; leave it out"
+                return f"{name} is {gt[1]}x{gt[0]}, smaller than gt_size {self.opt['gt_size']}; leave it out"
         names = ", ".join(self.files.read) or f"{self.opt['name']}, image {index}"
         return f"{names}: {error!r}"
 
@@ -110,7 +110,7 @@ class CheckedImages(Dataset[Sample]):
         if len(names) != 2:
             return ""
         return (
-            f"{names[0]} is {gt[0]}x{gt[1]} and {names[1]} {lq[0]}x{lq[1]}: not {self.opt['scale']} times; "
+            f"{names[0]} is {gt[1]}x{gt[0]} and {names[1]} {lq[1]}x{lq[0]}: not {self.opt['scale']} times; "
             "make the pair again with `srflow prepare`"
         )
 
@@ -211,7 +211,7 @@ def check_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> str:
         bits, channels = 8 * image.itemsize, 1 if image.ndim == 2 else image.shape[2]
     _check_bits(bits, name)
     if channels in (2, 4):
-        raise UserError(f"{name} has an alpha channel; flatten it")
+        raise UserError(f"{name} has an alpha channel; {FLATTEN}")
     return f"{name} is grey; it is used as three equal channels" if channels == 1 else ""
 
 

@@ -126,7 +126,7 @@ def make_pairs(
     image = read_bgr(path, max_pixels)
     if center_crop is not None:
         if min(image.shape[:2]) < center_crop:
-            size = f"{image.shape[0]}x{image.shape[1]}, smaller than center crop {center_crop}"
+            size = f"{image.shape[1]}x{image.shape[0]}, smaller than center crop {center_crop}"
             raise UserError(f"{path} is {size}; remove it")
         top, left = ((size - center_crop) // 2 for size in image.shape[:2])
         image = image[top : top + center_crop, left : left + center_crop]

@@ -8,7 +8,7 @@ from typing import Any
 
 from srflow_plugin.data.archives import ARCHIVE_SUFFIXES, archive_stem, split_archive, unpack
 from srflow_plugin.data.known_sets import KNOWN_SETS, KnownSet, fetch
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, counted
 from srflow_plugin.images.files import by_ending, find_images, is_image_file
 from srflow_plugin.progress import tell
 
@@ -40,7 +40,7 @@ def _tell_left_out(folder: Path) -> None:
     """Count what lies in a folder and is not taken."""
     others = [path for path in folder.iterdir() if not path.name.startswith(".") and not is_image_file(path)]
     if others:
-        told = f"{len(others)} others are no images that training reads, and left out ({by_ending(others)})"
+        told = f"{counted(len(others), 'file')} left out, no images that training reads ({by_ending(others)})"
         tell(f"{folder}: {told}")
 
 

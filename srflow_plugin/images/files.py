@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from srflow_plugin.errors import SHORT, UserError, printable
+from srflow_plugin.errors import FLATTEN, SHORT, UserError, counted, printable
 from srflow_plugin.files import check_is_file, complete_or_absent
 from srflow_plugin.images.photographs import upright
 
@@ -67,9 +67,10 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def by_ending(paths: Iterable[Path]) -> str:
-    """Count files by their endings, and folders, the most frequent first: ``2 .txt, 1 .mov, 1 folders``."""
-    kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without an ending" for path in paths)
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(ENDINGS_SHOWN))
+    """Count files by their endings, and folders, the most frequent first: ``2 .txt, 1 .mov, 1 folder``."""
+    kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "without an ending" for path in paths)
+    most = kinds.most_common(ENDINGS_SHOWN)
+    return ", ".join(counted(count, kind) if kind == "folder" else f"{count} {kind}" for kind, count in most)
 
 
 def readable_suffixes() -> set[str]:
@@ -272,7 +273,7 @@ def read_image(path: Path) -> np.ndarray:
         if bits > 8:
             raise UserError(f"{path} has {bits} bits a channel; convert it to 8")
         if image.mode in ("RGBA", "LA", "PA"):
-            raise UserError(f"{path} has an alpha channel; flatten it")
+            raise UserError(f"{path} has an alpha channel; {FLATTEN}")
         return np.asarray(upright(image).convert("RGB"))
 
 

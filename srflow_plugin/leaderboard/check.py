@@ -68,7 +68,7 @@ def read_output(file: Path, pictures: Pictures) -> np.ndarray:
     """
     sample, gt = read_image(file), pictures.gt
     if sample.shape[:2] not in (gt.shape[:2], pictures.hr_size):
-        sizes = f"{sample.shape[0]}x{sample.shape[1]}, its ground truth {gt.shape[0]}x{gt.shape[1]}"
+        sizes = f"{sample.shape[1]}x{sample.shape[0]}, its ground truth {gt.shape[1]}x{gt.shape[0]}"
         raise UserError(f"{file} is {sizes}: they must be the same size")
     return np.ascontiguousarray(sample[: gt.shape[0], : gt.shape[1]])
 

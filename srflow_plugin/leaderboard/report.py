@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from srflow_plugin.errors import cell
+from srflow_plugin.errors import cell, counted
 from srflow_plugin.files import complete_or_absent, write_whole
 from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import heat_map, in_rows, resized, spread, stacked
@@ -198,7 +198,7 @@ def _table(dataset: BenchmarkSet, summary: Sequence[dict[str, Any]], settings: S
     columns = [column for column in COLUMNS if any(column.key in row for row in rows)]
     title = f"{settings.distance.upper()} {settings.net}"
     header = ["method", *(column.title.format(distance=title) for column in columns), "protocol"]
-    lines = [f"## {name}, {rows[0]['images']} images", "", _line(header), _line(["---"] * len(header))]
+    lines = [f"## {name}, {counted(rows[0]['images'], 'image')}", "", _line(header), _line(["---"] * len(header))]
     for row in rows:
         lines.append(
             _line([row["method"], *(_number(row.get(key), digits) for key, _, digits, _ in columns), row["protocol"]])

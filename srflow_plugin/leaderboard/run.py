@@ -23,6 +23,7 @@ from srflow_plugin.metrics.perceptual import perceptual_distance
 from srflow_plugin.shares import this_process
 
 NamedPath = tuple[str, str]
+PARTS_OF_METHOD = ("temperature", "num_samples", "weights")  # as they are described
 HOW = ("device", "compile")  # settings that change how fast a benchmark is, not what it measures
 
 
@@ -97,6 +98,16 @@ def check_names(methods: Sequence[str], sets: Sequence[str]) -> None:
             by_folder[folder] = name
 
 
+def _change(earlier: Any, now: Any) -> str:
+    """Say what has changed of what is described; nothing of what no line holds, as the images of a set."""
+    if not isinstance(now, list):
+        return f" ({earlier}, now {now})"
+    if len(earlier) != len(now) or not all(value is None or isinstance(value, (int, float, str)) for value in now):
+        return ""
+    parts = zip(PARTS_OF_METHOD, earlier, now, strict=False)
+    return f" ({', '.join(f'{part} {before}, now {value}' for part, before, value in parts if before != value)})"
+
+
 def _check_same(
     path: Path,
     sets: Sequence[BenchmarkSet],
@@ -124,7 +135,8 @@ def _check_same(
         is_used = others is not None or (bool(used) and (not name or name in used))
         if earlier.get(key, value) != value and is_used:
             now = f", which {others} makes now" if others else ""
-            raise UserError(f"{path.parent} holds a benchmark with another {key}{now}; choose another folder with -o")
+            change = _change(earlier[key], value)
+            raise UserError(f"{path.parent} holds a benchmark with another {key}{change}{now}; name another folder: -o")
     methods_and_sets = (
         [key.removeprefix(kind) for key in {**earlier, **described} if key.startswith(kind)]
         for kind in ("method ", "set ")

@@ -73,7 +73,7 @@ def read_pair(pair: Pair) -> Pictures:
     scale = _scale((height, h), (width, w))
     if scale < 2:
         hint = "are HR and LR swapped?" if h > height else "crop the first to a whole multiple of the second"
-        raise UserError(f"{pair.hr} is {height}x{width} and {pair.lr} {h}x{w}: {hint}")
+        raise UserError(f"{pair.hr} is {width}x{height} and {pair.lr} {w}x{h}: {hint}")
     return Pictures(np.ascontiguousarray(hr[: scale * h, : scale * w]), lq, scale, (height, width))
 
 

@@ -119,10 +119,11 @@ class SRFlowValidation(SRModel):
                 f"{totals['nonfinite']:g} values are not finite. Lower val.temperature, or set val.resample."
             )
         if self.opt["val"].get("metrics"):
-            self._initialize_best_metric_results(dataset_name)
             self.metric_results = {name: totals[name] / len(images) for name in self.opt["val"]["metrics"]}
-            for metric, mean in self.metric_results.items():
-                self._update_best_metric_result(dataset_name, metric, mean, current_iter)
+            if self.is_train:  # a test has no other iteration to be better than
+                self._initialize_best_metric_results(dataset_name)
+                for metric, mean in self.metric_results.items():
+                    self._update_best_metric_result(dataset_name, metric, mean, current_iter)
             self._log_validation_metric_values(current_iter, dataset_name, tb_logger)
 
     dist_validation = nondist_validation

@@ -52,7 +52,7 @@ def check_weights(opt: Section) -> None:
                 weights = encoder_weights(state, opt["path"].get("param_key_encoder", "params"), path)
                 check_encoder_fit(weights, build_network(opt).encoder, path)
         except UserError as error:
-            raise UserError(f"path.{key}: {error}") from None
+            raise UserError(f"path.{key}: {error}{_other_ways(key, Path(path))}") from None
     perceptual = opt["train"].get("perceptual_opt") if opt["is_train"] else None
     if perceptual:
         arguments = {key: value for key, value in perceptual.items() if key != "type"}
@@ -62,6 +62,19 @@ def check_weights(opt: Section) -> None:
             raise UserError(
                 f"train.perceptual_opt: the weights of {perceptual['type']} cannot be had: {error}"
             ) from None
+
+
+def _other_ways(key: str, path: Path) -> str:
+    """Name what else helps where a network is not there: the run that makes it, or to do without."""
+    if path.exists():
+        return ""
+    name, options = path.parent.parent.name, Path("options", f"{path.parent.parent.name}.yml")
+    ways = ""
+    if path.parent.name == "models" and name:
+        ways = f", or make it: basicsr train -opt {options}" if options.is_file() else f", or train {name} first"
+    if key == "pretrain_network_encoder":
+        ways += f"; name any RRDB or ESRGAN file, or train without one: path.{key}=~"
+    return ways
 
 
 def check_data(opt: Section) -> None:
@@ -118,7 +131,7 @@ def _check_patches(where: str, dataset: Section, sizes: Sizes) -> None:
     if small and not dataset.get("skip_bad_images"):
         height, width = sizes[small[0]]
         others = f", and so are {len(small) - 1} others; leave them out" if len(small) > 1 else "; leave it out"
-        size = f"{height}x{width}, smaller than gt_size {dataset['gt_size']}"
+        size = f"{width}x{height}, smaller than gt_size {dataset['gt_size']}"
         raise UserError(f"{where}: {small[0]} is {size}{others}, or set datasets.train.skip_bad_images: true")
 
 
@@ -134,7 +147,7 @@ def _check_metrics(opt: Section, dataset: Section, sizes: Sizes) -> None:
             needed = next((side for side in TRIED_SIDES if _works(section, opt["model_type"], side)), None)
             height, width = sizes[name]
             raise UserError(
-                f"val.metrics.{metric} cannot be computed on {dataset['name']}: its image {name} is {height}x{width} "
+                f"val.metrics.{metric} cannot be computed on {dataset['name']}: its image {name} is {width}x{height} "
                 f"({' '.join(str(error).split()):.80}); "
                 + (f"it needs about {needed}x{needed}: " if needed else "")
                 + "leave the metric or the image out"

@@ -52,8 +52,8 @@ def test_all_that_can_be_read_is_taken_and_the_rest_counted(
         Path("in", name).write_bytes(b"")
     assert [str(one.path.relative_to("in")) for one in find_inputs(["in"])] == IMAGES
     told = capsys.readouterr().err
-    assert "in: 4 files are no images and left out (2 .txt, 1 without an ending, 1 .mov)" in told
-    assert "in: 1 folders are left out; --recursive takes their images, too" in told
+    assert "in: 4 files left out, no images (2 .txt, 1 without an ending, 1 .mov)" in told
+    assert "in: 1 folder left out; --recursive takes images there, too" in told
     found = find_inputs(["in"], recursive=True)
     assert [str(one.path.relative_to("in")) for one in found] == [
         *IMAGES[:4],
@@ -62,7 +62,7 @@ def test_all_that_can_be_read_is_taken_and_the_rest_counted(
         IMAGES[4],
     ]
     assert [one.below for one in found[4:6]] == [Path("sub/deep"), Path("sub")]
-    with pytest.raises(UserError, match="in/sub has no images; of its 1 folders --recursive takes the images, too"):
+    with pytest.raises(UserError, match="in/sub has no images; it has 1 folder, whose images --recursive takes"):
         Path("in/sub/y.webp").unlink()
         find_inputs(["in/sub"])
 

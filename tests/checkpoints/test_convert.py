@@ -57,7 +57,7 @@ def test_a_target_is_replaced_only_when_asked_and_never_by_half(tmp_path: Path) 
     target.write_text("mine")
     with pytest.raises(UserError, match=r"b\.pth exists; give --overwrite"):
         convert(source, target)
-    with pytest.raises(UserError, match="the released networks have scale_floor"):
+    with pytest.raises(UserError, match="the released format has scale_floor"):
         torch.save({"params": small_network(scale_floor=0.3).state_dict()}, tmp_path / "c.pth")
         convert(tmp_path / "c.pth", target, released=True, overwrite=True)
     assert target.read_text() == "mine"

@@ -103,7 +103,7 @@ def test_a_network_that_the_released_code_does_not_know_is_not_written_for_it() 
         {"coupling_layers": 2},
         {"noise": "conditional"},
     ):
-        with pytest.raises(UserError, match=f"the released networks have {next(iter(setting))}"):
+        with pytest.raises(UserError, match=f"the released format has {next(iter(setting))}"):
             to_released(small_network(4, **setting).state_dict())
 
 
@@ -148,7 +148,7 @@ def test_a_released_file_is_computed_with_the_blocks_of_its_configuration_and_th
 
 def test_other_blocks_than_the_released_configuration_are_not_written_for_it() -> None:
     network = small_network(8, num_levels=4, num_block=23, feature_blocks=(1, 8, 15, 22))
-    with pytest.raises(UserError, match=r"released networks of this size have feature_blocks \(1, 3, 5, 7\)"):
+    with pytest.raises(UserError, match=r"the released format has feature_blocks \(1, 3, 5, 7\) only for this size"):
         to_released(network.state_dict())
 
 

@@ -11,7 +11,7 @@ import pytest
 from srflow_plugin.cli.arguments import check_folder, check_inputs, in_range
 from srflow_plugin.cli.main import TOOLS
 from srflow_plugin.errors import UserError
-from tests.helpers import refusal
+from tests.helpers import refusal, srflow
 
 # Options whose default differs on purpose.
 ON_PURPOSE = {
@@ -117,3 +117,26 @@ def test_numbers_beyond_all_use_get_a_line(
     monkeypatch.chdir(tmp_path)
     line = refusal(capsys, "upscale", str(tmp_path), "-o", str(tmp_path / "out"), *arguments.split())
     assert message in line and len(line) < 300
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upscale lr.png -o out",
+        "std-map lr.png -o out.npy --num-samples 2",
+        "restore hr.png -o out.png",
+        "redraw hr.png --mask hr.png -o out.png",
+    ],
+)
+def test_a_temperature_at_which_samples_break_is_said(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    for temperature, is_told in (("1.3", True), ("1.2", False)):
+        srflow(f"{command} --checkpoint net.pth --temperature {temperature} --overwrite")
+        assert ("temperature 1.3 is above 1.2" in capsys.readouterr().err) == is_told
+
+
+@pytest.mark.usefixtures("studio")
+@pytest.mark.parametrize(("name", "is_lossy"), [("a.png", False), ("a.tif", False), ("a.jpg", True), ("a.webp", True)])
+def test_a_format_that_loses_detail_is_said(capsys: pytest.CaptureFixture[str], name: str, is_lossy: bool) -> None:
+    srflow(f"transfer hr.png other.png -o {name} --checkpoint net.pth")
+    assert ("It is lossy" in capsys.readouterr().out) == is_lossy

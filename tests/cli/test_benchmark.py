@@ -91,7 +91,7 @@ def test_a_compiler_changes_nothing_but_the_time(benchmark_command: list[str], m
     [
         (["--checkpoint", "none.pth"], "none.pth does not exist"),
         (["--images", "theirs", "LR"], "two methods are called 'theirs'"),
-        (["--images", "small", "LR"], "LR/img0x4.png is 10x12, its ground truth 40x48"),
+        (["--images", "small", "LR"], "LR/img0x4.png is 12x10, its ground truth 48x40"),
         (["--images", "empty", "data"], "data has no images"),
         (["--images", "../up", "LR"], "method '../up': a plain name is needed"),
         (["--images", "other", "others"], "others has no img0.png, img0_sample0.png or 000000_sample00000.png"),

@@ -18,6 +18,7 @@ def test_a_test_measures_and_draws(workplace: Path, capsys: pytest.CaptureFixtur
     assert basicsr_command([*TEST, "train=none", "val.suffix=mine"]) == 0
     output = capsys.readouterr().err
     assert "Validation held_out" in output and "# psnr_tau0.8: " in output and "# psnr_bicubic: " in output
+    assert "Best:" not in output  # of what? there is one iteration
     pictures = {path.name for path in Path("results/tiny/visualization/held_out").iterdir()}
     assert pictures == {
         "0_mine_tau0.png",
@@ -27,6 +28,14 @@ def test_a_test_measures_and_draws(workplace: Path, capsys: pytest.CaptureFixtur
         "0_mine_grid.png",
     }
     assert not Path("experiments").exists() and list(Path("results/tiny").glob("test_tiny_*.log"))
+
+
+def test_what_only_a_training_obeys_is_accepted_and_not_offered(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, is_offered in (("train", True), ("test", False)):
+        with pytest.raises(SystemExit):
+            basicsr_command([command, "--help"])
+        text = capsys.readouterr().out
+        assert [option in text for option in ("--auto_resume", "--debug", "--launcher")] == [is_offered] * 2 + [True]
 
 
 def test_mistakes_get_one_line(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

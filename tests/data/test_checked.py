@@ -60,13 +60,13 @@ def test_grey_images_become_colour(ending: str) -> None:
         (noise_image(9, 12).astype(np.uint16), ".png", "x has 16 bits a channel; convert it to 8"),
         (noise_image(9, 12).astype(np.uint16), ".tif", "x has 16 bits a channel; convert it to 8"),
         (noise_image(9, 12).astype(np.float32), ".tif", "x has 32 bits a channel; convert it to 8"),
-        (noise_image(9, 12)[..., [0, 1, 2, 0]], ".png", "x has an alpha channel; flatten it"),
-        (noise_image(9, 12)[..., [0, 1, 2, 0]], ".tif", "x has an alpha channel; flatten it"),
+        (noise_image(9, 12)[..., [0, 1, 2, 0]], ".png", "x has an alpha channel; remove it"),
+        (noise_image(9, 12)[..., [0, 1, 2, 0]], ".tif", "x has an alpha channel; remove it"),
     ],
 )
 def test_images_that_opencv_would_change(image: np.ndarray, ending: str, message: str) -> None:
     for look in (check_image, decode_image):
-        with pytest.raises(UserError, match=f"^{message}$"):
+        with pytest.raises(UserError, match=f"^{message}"):
             look(encoded(image, ending), "x")
 
 
@@ -157,7 +157,7 @@ def test_the_text_of_a_workers_traceback_ends_with_ours() -> None:
 
 def test_validation_names_a_pair_that_does_not_fit(tiny_options: Section) -> None:
     dataset = build_dataset({**tiny_options["datasets"]["val"], "scale": 8})
-    with pytest.raises(BadImageError, match=r"data/val_HR.lmdb: 0 is 44x52 and data/val_LRx4.lmdb: 0 11x13: not 8"):
+    with pytest.raises(BadImageError, match=r"data/val_HR.lmdb: 0 is 52x44 and data/val_LRx4.lmdb: 0 13x11: not 8"):
         CheckedImages(dataset)[0]
 
 
@@ -215,8 +215,8 @@ BAD_IMAGES = {
     "text": "HR/1.png is not a readable image",
     "corrupt": "HR/1.png is not a readable image",
     "16 bits": "HR/1.png has 16 bits a channel; convert it to 8",
-    "alpha": "LR/1.png has an alpha channel; flatten it",
-    "mismatch": "HR/1.png is 44x52 and pairs/LR/1.png 10x13: not 4 times",
+    "alpha": "LR/1.png has an alpha channel; remove it",
+    "mismatch": "HR/1.png is 52x44 and pairs/LR/1.png 13x10: not 4 times",
     "small": "HR/1.png is 12x12, smaller than gt_size 16",
 }
 

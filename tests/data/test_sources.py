@@ -52,9 +52,9 @@ def test_sets_that_are_prepared_alike() -> None:
 def test_what_is_left_out_of_a_folder_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a.png", "._a.png", "b.gif", "c.mov", "d.mov"):
         (tmp_path / name).write_bytes(noise_png(0))
-    assert images_of(str(tmp_path), tmp_path) == [tmp_path / "a.png"] and "3 others" in capsys.readouterr().err
+    assert images_of(str(tmp_path), tmp_path) == [tmp_path / "a.png"] and "3 files left out" in capsys.readouterr().err
     (tmp_path / "sub").mkdir()
     images_of(str(tmp_path), tmp_path)
     assert capsys.readouterr().err == (
-        f"{tmp_path}: 4 others are no images that training reads, and left out (2 .mov, 1 .gif, 1 folders)\n"
+        f"{tmp_path}: 4 files left out, no images that training reads (2 .mov, 1 .gif, 1 folder)\n"
     )

@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         ("cut.png", "cannot be read"),
         ("deep.png", "has 16 bits a channel; convert it to 8"),
         ("deep.tif", "has 16 bits a channel; convert it to 8"),
-        ("alpha.png", "has an alpha channel; flatten it"),
+        ("alpha.png", "has an alpha channel; remove it"),
     ]:
         with pytest.raises(UserError) as error:
             read_image(tmp_path / name)

@@ -53,8 +53,8 @@ def other_size(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (truncate, "cannot be read"),
     (deep, "has 16 bits a channel; convert it to 8"),
-    (transparent, "has an alpha channel; flatten it"),
-    (grey_and_transparent, "has an alpha channel; flatten it"),
+    (transparent, "has an alpha channel; remove it"),
+    (grey_and_transparent, "has an alpha channel; remove it"),
     (no_image, "is not an image that can be read"),
     (empty, "is not an image that can be read"),
 ]

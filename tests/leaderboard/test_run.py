@@ -53,7 +53,10 @@ def test_it_goes_on_and_does_nothing_twice(
 
     with pytest.raises(SystemExit) as stop:
         srflow_command([*benchmark_command, "--seed", "1"])
-    assert stop.value.code == 2 and "out holds a benchmark with another seed" in capsys.readouterr().err
+    assert (
+        stop.value.code == 2
+        and "out holds a benchmark with another seed (0, now 1); name another" in capsys.readouterr().err
+    )
     shutil.copy("HR/img0.png", "HR/img2.png")
     with pytest.raises(SystemExit):
         srflow_command(benchmark_command)
@@ -124,14 +127,14 @@ def test_methods_and_sets_may_be_added_and_not_changed(
     assert srflow_command([*command, "--images", "theirs", "theirs"]) == 0
     assert srflow_command([*command, "--images", "theirs", "theirs", "--bicubic", "--set", "more", "HR", "LR"]) == 0
     for change, what in (
-        (["--images", "theirs", "HR"], "method theirs"),
-        (["--bicubic", "--lr-border", "replicate"], "lr_border"),
-        (["--bicubic", "--set", "more", "HR", "LR8"], "set more"),
+        (["--images", "theirs", "HR"], "method theirs (weights "),
+        (["--bicubic", "--lr-border", "replicate"], "lr_border (symmetric, now replicate); name another folder"),
+        (["--bicubic", "--set", "more", "HR", "LR8"], "set more; name another folder"),
     ):
         with pytest.raises(SystemExit) as stop:
             srflow_command([*command, *change])
         assert stop.value.code == 2
-        assert f"out holds a benchmark with another {what}; choose another folder" in capsys.readouterr().err
+        assert f"out holds a benchmark with another {what}" in capsys.readouterr().err
 
 
 @UNIX
@@ -150,7 +153,7 @@ def test_a_benchmark_that_others_make_now_is_not_made_otherwise(
     with pytest.raises(SystemExit) as stop:
         srflow_command([*command, "--seed", "7"])
     assert stop.value.code == 2
-    told = f"another seed, which process {other.pid} on {socket.gethostname()}"
+    told = f"another seed (0, now 7), which process {other.pid} on {socket.gethostname()}"
     assert told in " ".join(capsys.readouterr().err.split())
     other.kill()
     other.wait()

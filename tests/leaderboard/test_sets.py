@@ -108,7 +108,7 @@ def test_hr_images_are_cropped_to_a_multiple(
 @pytest.mark.parametrize(
     ("hr", "lr", "message"),
     [
-        ((321, 481), (81, 121), "is 321x481 and .* 81x121: crop the first to a whole multiple of the second"),
+        ((321, 481), (81, 121), "is 481x321 and .* 121x81: crop the first to a whole multiple of the second"),
         ((48, 64), (12, 15), "crop the first"),
         ((48, 64), (48, 64), "crop the first"),
         ((48, 64), (16, 12), "crop the first"),

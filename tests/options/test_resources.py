@@ -45,6 +45,30 @@ def test_a_checkpoint_of_another_network_is_named(workplace: Path) -> None:
         load("path:pretrain_network_g=shape.pth")
 
 
+@pytest.mark.parametrize(
+    ("key", "path", "ways"),
+    [
+        ("g", "nowhere.pth", ""),
+        ("g", "experiments/first/models/net_g_latest.pth", ", or train first first"),
+        ("g", "experiments/known/models/net_g_5.pth", ", or make it: basicsr train -opt options/known.yml"),
+        (
+            "encoder",
+            "experiments/known/models/net_g_5.pth",
+            ", or make it: basicsr train -opt options/known.yml; name any RRDB or ESRGAN file, or train without one: "
+            "path.pretrain_network_encoder=~",
+        ),
+    ],
+)
+def test_the_run_that_makes_a_network_is_named_where_it_is_not_there(
+    workplace: Path, key: str, path: str, ways: str
+) -> None:
+    Path("options").mkdir()
+    Path("options/known.yml").touch()
+    with pytest.raises(UserError) as error:
+        load(f"path:pretrain_network_{key}={path}")
+    assert str(error.value).replace("\\", "/").endswith(f"{path} does not exist; correct the path{ways}")
+
+
 def test_a_network_that_fits_is_taken(workplace: Path) -> None:
     network = untrained_network("net.pth")
     assert load("path:pretrain_network_g=net.pth")["path"]["pretrain_network_g"] == "net.pth"

@@ -221,7 +221,7 @@ def test_two_sets_of_one_name_are_refused(workplace: Path) -> None:
 
 def test_a_metric_that_an_image_is_too_small_for_is_known_before_the_first_step(workplace: Path) -> None:
     niqe = "val:metrics:niqe={type: calculate_niqe, crop_border: 4}"
-    told = r"val\.metrics\.niqe cannot be computed on held_out: its image 0 is 44x52 .*; it needs about 208x208"
+    told = r"val\.metrics\.niqe cannot be computed on held_out: its image 0 is 52x44 .*; it needs about 208x208"
     with pytest.raises(UserError, match=told):
         load_run("tiny.yml", is_train=True, force=[niqe])
     assert not Path("experiments").exists()
