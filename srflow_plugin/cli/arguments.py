@@ -43,7 +43,8 @@ def add_temperature(parser: argparse._ActionsContainer, what: str = "of the samp
     }
     parser.add_argument(
         "--temperature",
-        help=f"{what}. 0: the smoothest image; up to about 1: sharper, bolder (default: %(default)s)",
+        help=f"temperature {what}: 0 draws the smoothest image, up to about 1 sharper and bolder ones "
+        "(default: %(default)s)",
         **{**defaults, **settings},
     )
 

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--storage",
         choices=["float32", "half", "compact"],
         default="float32",
-        help="half: float16, half the size; compact: the RRDBs in eight bits, a third (default: float32)",
+        help="numbers of the file. half: float16, half the size; compact: the RRDBs in eight bits, a third "
+        "(default: float32)",
     )
     parser.add_argument(
         "--one-sided-noise",

@@ -26,13 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)"
     )
-    parser.add_argument("--port", type=arguments.in_range(int, low=1, below=2**16), default=7860, help="default: 7860")
+    parser.add_argument(
+        "--port",
+        type=arguments.in_range(int, low=1, below=2**16),
+        default=7860,
+        help="port to listen at (default: 7860)",
+    )
     parser.add_argument(
         "--password",
         nargs="?",
         const="",
-        help=f"that visitors have to give, with any name; without a value it is that of {PASSWORD} in the environment, "
-        "or asked for (others on this machine see what is on a command line)",
+        help=f"password that visitors have to give, with any name; without a value it is that of {PASSWORD} in the "
+        "environment, or asked for (others on this machine see what is on a command line)",
     )
     parser.add_argument(
         "--checkpoint",
@@ -44,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=arguments.in_range(int, low=1),
         default=262_144,
-        help="of the low-resolution image (default: 262144, as 512x512)",
+        help="largest number of pixels of a low-resolution image (default: 262144, as 512x512)",
     )
-    parser.add_argument("--max-file-size", type=size, default="20mb", help="of an upload (default: 20mb)")
+    parser.add_argument("--max-file-size", type=size, default="20mb", help="largest size of an upload (default: 20mb)")
     arguments.add_device(parser)
 
 

@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--border",
         choices=["symmetric", "replicate"],
-        help="of the bicubic downscale: symmetric as in MATLAB today (default), replicate as in the common Set5, "
-        "Set14, BSD100, Urban100 and Manga109 files (default for these)",
+        help="border of the bicubic downscale: symmetric as in MATLAB today (default), replicate as in the common "
+        "Set5, Set14, BSD100, Urban100 and Manga109 files (default for these)",
     )
     parser.add_argument(
         "--center-crop",
         type=int,
-        help="first cut so many HR pixels a side out of the middle (default: 160 for CelebA, else none)",
+        help="cut so many HR pixels a side out of the middle first (default: 160 for CelebA, else none)",
     )
     parser.add_argument(
         "--format",
@@ -49,16 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--downloads",
         type=Path,
         default=Path("datasets/downloads"),
-        help="where archives are, are fetched to and unpacked (default: datasets/downloads)",
+        help="folder of the archives, which are fetched to it and unpacked (default: datasets/downloads)",
     )
     parser.add_argument(
         "--max-pixels",
         type=in_range(int, low=1),
         default=89_478_485,
-        help="of an image; larger ones are refused, since each pixel takes 22 bytes of memory (default: %(default)s)",
+        help="largest number of pixels of an image; larger ones are refused, since each takes 22 bytes of memory "
+        "(default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=in_range(int, low=1, most=512), help="processes (default: all cores, fewer for few images)"
+        "--workers",
+        type=in_range(int, low=1, most=512),
+        help="number of processes (default: all cores, fewer for few images)",
     )
 
 

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=["auto", "float32", "bfloat16"],
         default="auto",
-        help="default: bfloat16 on GPUs, float32 on CPUs",
+        help="precision of the network (default: bfloat16 on GPUs, float32 on CPUs)",
     )
     arguments.add_compile(parser)
 
@@ -52,14 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     """Add what says how the files are written and read."""
     parser.add_argument(
-        "--format", choices=["png", "jpg", "webp", "tiff"], help="of the images (default: png, or as OUTPUT ends)"
+        "--format",
+        choices=["png", "jpg", "webp", "tiff"],
+        help="format of the images (default: png, or as OUTPUT ends)",
     )
     parser.add_argument(
         "--quality",
         type=arguments.in_range(int, low=1, below=101),
-        help="of jpg and webp, 1 to 100; a webp of 100 is lossless (default: 95)",
+        help="quality of jpg and webp, 1 to 100; a webp of 100 is lossless (default: 95)",
     )
-    parser.add_argument("--suffix", default="", help="what comes behind the images' names, such as _x4")
+    parser.add_argument("--suffix", default="", help="end of the images' names, such as _x4")
     parser.add_argument(
         "--outscale",
         type=arguments.in_range(float, low=0),
@@ -71,7 +73,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=arguments.in_range(int, low=1),
         default=2**30,
-        help="of an image; larger ones are refused (default: %(default)s)",
+        help="largest number of pixels of an image; larger ones are refused (default: %(default)s)",
     )
 
 
