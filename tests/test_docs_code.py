@@ -10,6 +10,7 @@ right: options, option files with their ``--force_yml``, scripts, modules, extra
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
@@ -81,6 +82,21 @@ def lines_of(text: str) -> list[str]:
     """List the commands of a block of shell, each with all its continued lines."""
     joined = text.replace("\\\n", " ")
     return [line for line in map(str.strip, joined.splitlines()) if line and not line.startswith("#")]
+
+
+def options_of(program: str, command: str) -> set[str]:
+    parser = make_parser(program)
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
+    return {name for action in commands[command]._actions for name in action.option_strings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_that_sentences_and_tables_name_are_there(path: Path) -> None:
+    if path.name == "CHANGELOG.md":
+        return  # says what was
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for program, command, rest in re.findall(r"`(srflow|basicsr)\s+([\w-]+)\s+([^`]*)`", text):
+        assert {*re.findall(r"(?<!\S)--[\w-]+", rest)} <= options_of(program, command), f"{program} {command} {rest}"
 
 
 # -- commands that are read ------------------------------------------------------------------------------------------
