@@ -43,19 +43,20 @@ def fill(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def with_links(text: str, folder: Path) -> str:
-    """Make the links of a page that lies in ``folder`` relative to docs/, as MyST has them with a leading slash.
+    """Lead the links of a page that lies in ``folder`` to pages of the site; those to folders of the project end.
 
-    >>> with_links("[a](docs/faq.md#b), [c](SECURITY.md), [d](#e), [f](https://g.h)", DOCS.parent)
-    '[a](/faq.md#b), [c](/developers/security.md), [d](#e), [f](https://g.h)'
+    Links are made relative to docs/, which MyST marks by a leading slash. Other files of the project are downloads.
     """
     pages = {(DOCS.parent / file).resolve(): DOCS / f"{page}.md" for page, file in FILES.items()}
 
     def led(match: re.Match[str]) -> str:
-        target = (folder / match[1]).resolve()
+        target = (folder / match[2]).resolve()
         target = pages.get(target, target)
-        return f"](/{target.relative_to(DOCS)}" if target.is_relative_to(DOCS) else match[0]
+        if target.is_dir():
+            return match[1]
+        return f"[{match[1]}](/{target.relative_to(DOCS)}{match[3]})" if target.is_relative_to(DOCS) else match[0]
 
-    return re.sub(r"\]\((?![a-z]+:)([^)#\s]+)", led, text)
+    return re.sub(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\((?![a-z]+:|#)([^)#\s]+)([^)\s]*)\)", led, text)
 
 
 def commands(program: str) -> Iterator[str]:
