@@ -106,7 +106,9 @@ def draw_temperatures(path: Path, net: SRFlowNet, gt: np.ndarray, lq: np.ndarray
     """Draw a sample of one seed at each temperature, and below it where ten samples differ."""
     samples = [(f"{lq.shape[1]}x{lq.shape[0]} pixels", resized(lq, SHOWN_SIDE, SHOWN_SIDE))]
     maps = [("", np.full((SHOWN_SIDE, SHOWN_SIDE, 3), 255, np.uint8))]
-    sys.stdout.write("\n| temperature | PSNR | PSNR of the mean | LR-PSNR | standard deviation |\n|---|---|---|---|---|\n")
+    sys.stdout.write(
+        "\n| temperature | PSNR | PSNR of the mean | LR-PSNR | standard deviation |\n|---|---|---|---|---|\n"
+    )
     for temperature in TEMPERATURES:
         number = SAMPLES if temperature else 1
         drawn = net.sample(to_tensor(lq), temperature, number, seed=0, resample=0.8)[:, 0]
@@ -153,7 +155,7 @@ def draw_likelihood(path: Path, net: SRFlowNet, gt: np.ndarray, lq: np.ndarray) 
 
 def resized_bicubic(lq: np.ndarray) -> np.ndarray:
     """Enlarge four times, bicubically."""
-    return cv2.resize(lq, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(lq, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
 
 
 def psnr(image: np.ndarray, gt: np.ndarray) -> float:

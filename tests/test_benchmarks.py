@@ -12,8 +12,8 @@ import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 
-from benchmarks import _measure, gpu, peers
-from tests.helpers import ROOT, perturb, run
+from benchmarks import _measure, explain, gpu, peers
+from tests.helpers import ROOT, perturb, run, small_network
 
 SIZES = {"num_feat": 8, "num_block": 2, "num_grow_ch": 4}
 QUICK = ["--device", "cpu", "--quick"]
@@ -149,3 +149,26 @@ def test_every_part_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert {len(row) for row in results[name]["rows"]} <= {len(part.columns), 2}, name
     assert {row[1] for row in results["waits"]["rows"]} == {"does not wait"}
     assert results["seeds"]["rows"][0] == ["again", 0.0, 0.0]
+
+
+# -- the pictures of the explanation -----------------------------------------------------------------------------------
+
+
+def test_the_pictures_of_the_explanation_are_drawn_of_any_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(explain, "load_network", lambda name: small_network(log_scale_bound=0.2))
+    monkeypatch.setattr(explain, "SIDE", 32)
+    monkeypatch.setattr(explain, "SAMPLES", 2)
+    monkeypatch.setattr(sys, "argv", ["explain", str(tmp_path)])
+    explain.main()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "explain_network.png",
+        "explain_latents.png",
+        "explain_temperatures.jpg",
+        "explain_likelihood.png",
+    }
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| photograph |")]
+    latents, likelihood = rows[:-1], rows[-1]
+    assert len(latents) == len(small_network().latent_shapes(8, 8))
+    assert float(likelihood[2]) > float(likelihood[1])  # a code length is larger than the NLL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
@@ -184,3 +185,21 @@ def test_rows_that_come_and_go_are_the_whole_image(rows: int, tile: int | None) 
         assert images.shape[2] == 4 * 61 and not exploded(images).any()
         if temperature == RARE:  # places are far from each other: which is seen first does not matter
             assert torch.equal(images, whole.images.flatten(0, 1))
+
+
+def test_threads_that_share_a_network_draw_what_each_draws_alone() -> None:
+    network = small_network()
+    _, lq = image_pair(4, 6, 6)
+    alone = [network.sample(lq, 0.8, 2, seed=seed) for seed in range(4)]
+    together: dict[int, list[torch.Tensor]] = {}
+
+    def work(seed: int) -> None:
+        together[seed] = [network.sample(lq, 0.8, 2, seed=seed) for _ in range(3)]
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, samples in enumerate(alone):
+        assert [torch.equal(samples, again) for again in together[seed]] == [True] * 3
