@@ -12,13 +12,13 @@ import torch
 from basicsr.metrics import calculate_metric, calculate_psnr, calculate_ssim
 from basicsr.metrics.metric_util import to_y_channel
 from basicsr.utils import img2tensor
-from basicsr.utils.registry import METRIC_REGISTRY
 
 from srflow_plugin.devices import choose_device
 from srflow_plugin.flow.precision import COMPLETE
 from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
 from srflow_plugin.metrics.diversity import OF_SAMPLES
 from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips, lpips_of_each, stlpips_of_each
+from srflow_plugin.metrics.objects import better_of, find_metric
 from srflow_plugin.metrics.ssim import ssim_of_each
 
 Over = Literal["mean", "best", "mean_image"]
@@ -43,17 +43,17 @@ OF_EACH: dict[Callable[..., Any], Callable[..., list[float]]] = {
 
 def is_of_samples(metric_opt: dict[str, Any]) -> bool:
     """Say whether a metric is one of several samples together, and none of a single image."""
-    return METRIC_REGISTRY.get(metric_opt["type"]) in OF_SAMPLES
+    return find_metric(metric_opt["type"]) in OF_SAMPLES
 
 
 def is_of_network(metric_opt: dict[str, Any]) -> bool:
     """Say whether a metric is one of the network, and none of samples."""
-    return METRIC_REGISTRY.get(metric_opt["type"]) in (calculate_code_length, calculate_nll)
+    return find_metric(metric_opt["type"]) in (calculate_code_length, calculate_nll)
 
 
 def needs_reference(metric_opt: dict[str, Any]) -> bool:
     """Say whether a metric compares with the ground truth."""
-    reference = inspect.signature(METRIC_REGISTRY.get(metric_opt["type"])).parameters.get("img2")
+    reference = inspect.signature(find_metric(metric_opt["type"])).parameters.get("img2")
     return is_of_network(metric_opt) or (reference is not None and reference.default is reference.empty)
 
 
@@ -108,12 +108,13 @@ class Samples:
 
     def _compute(self, options: dict[str, Any], over: Over) -> list[float]:
         """Compute a metric: one value for each image, or one of all samples."""
-        metric = METRIC_REGISTRY.get(options["type"])
+        metric = find_metric(options["type"])
         others = self._others(options)
         if metric in OF_SAMPLES:
             return [float(calculate_metric({"img": self.samples, **others}, options))]
         images = [self._mean_image] if over == "mean_image" else self.samples
-        convert: Callable[[Any], Any] = _tensor if options["type"].endswith(ON_TENSORS) else lambda image: image
+        is_of_tensors = options["type"].endswith(ON_TENSORS) and "." not in options["type"]
+        convert: Callable[[Any], Any] = _tensor if is_of_tensors else lambda image: image
         if metric in ON_Y and options.get("test_y_channel") and options.get("input_order", "HWC") == "HWC":
             convert, options = self._y, {**options, "test_y_channel": False}
         others = {name: convert(value) for name, value in others.items()}
@@ -128,7 +129,7 @@ class Samples:
 
     def _others(self, options: dict[str, Any]) -> dict[str, Any]:
         """Find what a metric gets beside the samples."""
-        taken = inspect.signature(METRIC_REGISTRY.get(options["type"])).parameters
+        taken = inspect.signature(find_metric(options["type"])).parameters
         others: dict[str, Any] = {"img2": self.gt, "lq": self.lq if "lq" in taken else None}
         if is_of_network(options):
             others["code_length"] = self.code_length
@@ -143,8 +144,11 @@ class Samples:
 
 def is_lower_better(metric_opt: dict[str, Any]) -> bool:
     """Say whether low values are good: by the section's ``better``, else by the metric."""
-    default = "lower" if metric_opt["type"] in LOWER_IS_BETTER else "higher"
-    return bool(metric_opt.get("better", default) == "lower")
+    if "better" in metric_opt:
+        return bool(metric_opt["better"] == "lower")
+    if "." in metric_opt["type"]:
+        return better_of(metric_opt) == "lower"
+    return metric_opt["type"] in LOWER_IS_BETTER
 
 
 def _tensor(image: np.ndarray) -> torch.Tensor:

@@ -22,6 +22,7 @@ from basicsr.utils.registry import (
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError, short
+from srflow_plugin.metrics.objects import find_metric, settle_better
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.check import check_types, require
@@ -72,12 +73,21 @@ def build_network(opt: Section) -> SRFlowNet:
 
 def _check_metric(where: str, metric: Any, model_type: str) -> None:
     own = ("over",) if model_type == "SRFlowModel" else ()
+    require(where, metric, ["type"])
+    if "." in str(metric["type"]):
+        try:
+            find_metric(metric["type"])
+        except UserError as error:
+            raise UserError(f"{where}.type: {error}") from error
     registered_section(where, metric, METRIC_REGISTRY, given=(*HANDED_TO_METRICS, *own))
-    hint = typing.get_type_hints(Metric)["over"]
-    if not conforms(metric.get("over", "mean"), hint):
-        raise UserError(f"{where}.over: {short(metric['over'])} is not {describe(hint)}")
+    hints = typing.get_type_hints(Metric)
+    for key in (*own, "better"):
+        if key in metric and not conforms(metric[key], hints[key]):
+            raise UserError(f"{where}.{key}: {short(metric[key])} is not {describe(hints[key])}")
     # Metrics say nothing about the types of their options: better now than after the first hours of training.
     try:
+        if "." in metric["type"]:
+            settle_better(metric)
         try_metric(metric, model_type, *TRIED_SIZE)
     except Exception as error:
         raise UserError(f"{where} cannot be computed: {' '.join(str(error).split()) or repr(error)}") from error

@@ -206,7 +206,10 @@ class SRFlowVal(Val):
 class Metric:
     """`val.metrics.<name>`, beside the keys of the metric itself."""
 
-    type: str = option("a registered metric")
+    type: str = option(
+        "a registered metric, or the dotted name of an object of another package that is called with (sr, gt), such as "
+        "`torchmetrics.image.StructuralSimilarityIndexMeasure`; the other keys are its arguments"
+    )
     over: Literal["mean", "best", "mean_image"] = option(
         "SRFlowModel: how a metric of one image becomes one of several samples: their `mean`, the `best` of them, or "
         "the metric of their `mean_image`",
@@ -214,7 +217,7 @@ class Metric:
     )
     better: Literal["higher", "lower"] | None = option(
         "which values are the best. Default: `lower` for LPIPS, ST-LPIPS, NIQE, CRPS, energy score and code length, "
-        "else `higher`",
+        "what a metric of another package says itself, else `higher`",
         None,
     )
 
