@@ -37,7 +37,13 @@ COMES_WITH = {"gradio": {"gradio_client", "httpx", "starlette"}, "mmcv-lite": {"
 CORE = ("applications", "archs", "checkpoints", "flow", "images", "sampling")
 CORE_MODULES = ("__init__", "_version", "compat", "devices", "errors", "files", "locks", "memory", "progress", "shares")
 # What is used where it is there, by the modules that can do without.
-OPTIONAL = {("memory.py", "psutil"), ("images/rows.py", "cv2"), ("progress.py", "tqdm"), ("training/log.py", "wandb")}
+OPTIONAL = {
+    ("memory.py", "psutil"),
+    ("images/rows.py", "cv2"),
+    ("progress.py", "tqdm"),
+    ("training/log.py", "wandb"),
+    ("training/tracking.py", "trackio"),
+}
 
 
 class Import(NamedTuple):

@@ -27,8 +27,9 @@ from srflow_plugin.options.schema import SRFlowVal, read
 from srflow_plugin.progress import with_progress
 from srflow_plugin.sampling.draw import draw
 from srflow_plugin.training.distributed import gather_work, own_share
+from srflow_plugin.training.log import has_boards
 
-GRIDS_PER_DATASET = 4  # in TensorBoard; on disk every image has one
+GRIDS_PER_DATASET = 4  # on boards; on disk every image has one
 SAMPLES_PER_GRID = 3
 
 
@@ -148,7 +149,7 @@ class SRFlowValidation(SRModel):
             self.feed_data(data)
             self.seed = self.val_options.seed + index
             pictures, values = self._measure()
-            grid_to_board = self.is_train and self.opt["logger"]["use_tb_logger"] and index < GRIDS_PER_DATASET
+            grid_to_board = self.is_train and has_boards(self.opt) and index < GRIDS_PER_DATASET
             grid = self._grid(pictures) if save_img or grid_to_board else None
             if save_img:
                 start = self._picture_path(dataset.opt["name"], name, current_iter)
@@ -253,7 +254,7 @@ def _bgr(picture: np.ndarray) -> np.ndarray:
 def _write_board(
     tb_logger: Any, dataset_name: str, images: list[MeasuredImage], totals: dict[str, float], current_iter: int | str
 ) -> None:
-    """Show counts and grids in TensorBoard."""
+    """Show counts and grids on the boards."""
     for image in images:
         if image.grid is not None:
             tb_logger.add_image(f"{dataset_name}/{image.name}", image.grid, current_iter, dataformats="HWC")

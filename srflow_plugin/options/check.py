@@ -26,6 +26,7 @@ from srflow_plugin.options.schema import (
     Logger,
     Section,
     TopLevel,
+    Trackio,
     Train,
     Val,
     Wandb,
@@ -78,7 +79,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         is_read = is_train or name in ("path", "val")
         if is_read and opt.get(name) is not None:
             check_section(name, opt[name], kind, is_train)
-    _check_wandb(opt)
+    _check_boards(opt)
     _check_amp(opt, is_train)
     if is_train and "train" not in opt["datasets"]:
         raise UserError("datasets.train is missing: training needs a data set of that name")
@@ -202,15 +203,19 @@ def _range(limits: Mapping[str, float], number: float) -> str:
     return f"at most {limits['high']}" if number > limits["high"] else f"{limits['low']} or more"
 
 
-def _check_wandb(opt: Section) -> None:
-    """Refuse keys of ``logger.wandb`` that nothing reads: all of it goes into the log and onto the board."""
-    names = [field.name for field in dataclasses.fields(Wandb)]
+def _check_boards(opt: Section) -> None:
+    """Refuse keys of boards' sections that nothing reads: all of them go into the log and onto the board."""
     logger = opt.get("logger")
-    section = logger.get("wandb") if isinstance(logger, dict) else None
-    if section is not None:
-        check_section("logger.wandb", section, Wandb, is_train=False)
+    for board, kind in (("wandb", Wandb), ("trackio", Trackio)):
+        section = logger.get(board) if isinstance(logger, dict) else None
+        if section is None:
+            continue
+        check_section(f"logger.{board}", section, kind, is_train=False)
+        names = [field.name for field in dataclasses.fields(kind)]
         for key in section.keys() - names:
-            raise UserError(f"logger.wandb.{key} is no option{nearest(key, names)}")
+            raise UserError(f"logger.{board}.{key} is no option{nearest(key, names)}")
+        if board == "trackio":  # which makes a file of it
+            _check_plain(f"logger.{board}.project", section.get("project"))
 
 
 def _check_amp(opt: Section, is_train: bool) -> None:
@@ -238,8 +243,12 @@ def _check_names(opt: Section) -> None:
     for phase, dataset in opt["datasets"].items():
         names[f"datasets.{phase}.name"] = dataset.get("name") if isinstance(dataset, dict) else None
     for where, name in names.items():
-        if name is None:
-            continue
+        _check_plain(where, name)
+
+
+def _check_plain(where: str, name: Any) -> None:
+    """Refuse a name that is none of a file."""
+    if name is not None:
         if str(name).strip(". ") == "" or set(str(name)) & set("/\\") or not str(name).isprintable():
             raise UserError(f"{where}: {short(name)} must be a plain name, without / and not of dots alone")
         if len(os.fsencode(str(name))) > LONGEST_NAME:

@@ -238,6 +238,9 @@ class Logger:
     wandb: dict[str, Any] | None = option(
         "`project`, and `resume_id` of a run to go on in. The key stands in WANDB_API_KEY", None
     )
+    trackio: dict[str, Any] | None = option(
+        "`project`: curves and pictures for Trackio, on this machine, with or without TensorBoard's", None
+    )
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -246,6 +249,13 @@ class Wandb:
 
     project: str | None = option("name of the project; none: no Weights & Biases", None)
     resume_id: str | None = option("run to go on in; none: the resumed training's, or a new one", None)
+
+
+@dataclass(kw_only=True, frozen=True)
+class Trackio:
+    """`logger.trackio`."""
+
+    project: str | None = option("name of the project; none: no Trackio", None)
 
 
 @dataclass(kw_only=True, frozen=True)

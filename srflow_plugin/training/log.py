@@ -1,11 +1,11 @@
-"""Logs of a run: on the screen from the first line, in files once the run has a folder."""
+"""Logs of a run: on the screen from the first line, in files once the run has a folder, and on boards."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,9 +18,11 @@ from basicsr.utils.logger import init_tb_logger
 
 from srflow_plugin.errors import UserError, needs, printable
 from srflow_plugin.options.schema import Section
+from srflow_plugin.training.tracking import TrackioWriter, Writers
 
 LINE = "%(asctime)s %(levelname)s: %(message)s"  # as BasicSR writes them
 MANY_LINES = 10**6
+BOARDS = {"wandb": "id", "trackio": "run"}  # with projects; and what a training state calls their runs
 
 
 class LogFile(logging.FileHandler):
@@ -95,34 +97,41 @@ def log_file(opt: Section, what: str) -> Path:
     return Path(opt["path"]["log"]) / f"{what}_{opt['name']}_{get_time_str()}.log"
 
 
-def has_boards(opt: Section) -> bool:
-    """Say whether a training shows its curves; a debugged one does not."""
+def has_tensorboard(opt: Section) -> bool:
+    """Say whether a training writes for TensorBoard; a debugged one does not."""
     return bool(opt["logger"].get("use_tb_logger")) and "debug" not in opt["name"]
+
+
+def has_boards(opt: Section) -> bool:
+    """Say whether a training shows its curves anywhere."""
+    return has_tensorboard(opt) or _project(opt, "trackio") is not None
 
 
 def check_boards(opt: Section) -> None:
     """Check before anything is written that what is to show the curves is installed."""
-    if has_boards(opt):
+    if has_tensorboard(opt):
         with needs("train", "logger.use_tb_logger"):
             import_module("torch.utils.tensorboard")
-    if _wandb_project(opt) is None:
-        return
-    if not opt["logger"].get("use_tb_logger"):
+    if _project(opt, "wandb") is not None and not opt["logger"].get("use_tb_logger"):
         raise UserError("logger.wandb shows what TensorBoard does: set logger.use_tb_logger: true")
-    if find_spec("wandb") is None:
-        raise UserError("logger.wandb needs wandb: pip install wandb, or set logger.wandb.project: ~")
+    for board in BOARDS:
+        if _project(opt, board) is not None and find_spec(board) is None:
+            raise UserError(f"logger.{board} needs {board}: pip install {board}, or set logger.{board}.project: ~")
 
 
 class SurvivingWriter:
-    """TensorBoard's writer, whose faults do not end a training: a full disk, or one that is gone for a while.
+    """Board's writer, whose faults do not end a training: a full disk, or one that is gone for a while.
 
     TensorBoard writes in a thread, which ends with its first fault; what is to be shown next raises that fault.
 
     Args:
         make: the writer.
+        board: its name.
+        faults: kinds of what is survived.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], board: str = "TensorBoard", faults: type[Exception] = OSError) -> None:
+        self._board, self._faults = board, faults
         self._writer: Any = None
         self._hook = threading.excepthook
         threading.excepthook = self._hear
@@ -148,9 +157,10 @@ class SurvivingWriter:
     def _survived(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except self._faults as error:
             self._writer = None
-            reason = f"TensorBoard's curves could not be written: {error.strerror or error}"
+            why = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+            reason = f"{self._board}'s curves could not be written: {why:.300}"
             get_root_logger().error(f"{reason}. Training goes on without them; a resume shows them again.")
 
     def _hear(self, fault: threading.ExceptHookArgs) -> None:
@@ -161,33 +171,51 @@ class SurvivingWriter:
 
 
 class Boards:
-    """TensorBoard's curves and pictures and, where the option file names a project, their copy at Weights & Biases.
+    """Curves and pictures, where the option file wants them: TensorBoard, its copy at Weights & Biases, Trackio.
 
     BasicSR's own start of wandb calls a function that wandb no longer has, and begins a new run there at each resume.
 
     Args:
         opt: the options.
-        wandb_id: of the run that a resumed training goes on in; None: the option file's, or a new one.
+        runs: of the boards that a resumed training goes on in, by the keys of ``runs`` below; without one the option
+            file's, or a new one.
 
     Attributes:
-        writer: TensorBoard's, on the first rank, which outlives a full disk; None where there is none.
-        wandb_id: of the run, to be kept; None without one.
+        writer: of all that show something, on the first rank, which outlives faults; None where there is none.
+        runs: to be kept: ``wandb_id``, ``trackio_run``; each None without one.
     """
 
-    def __init__(self, opt: Section, wandb_id: str | None) -> None:
-        self.wandb_id = wandb_id
+    def __init__(self, opt: Section, runs: Mapping[str, str | None]) -> None:
+        self.runs = {f"{board}_{kind}": runs.get(f"{board}_{kind}") for board, kind in BOARDS.items()}
         self._run: Any = None
-        if _wandb_project(opt) is not None and opt["rank"] == 0:
-            import wandb
+        self.writer: Any = None
+        if opt["rank"] != 0:
+            return
+        if _project(opt, "wandb") is not None:
+            self._join_wandb(opt)
+        writers = []
+        if has_tensorboard(opt):
+            folder = Path(opt["root_path"]) / "tb_logger" / opt["name"]
+            writers.append(SurvivingWriter(lambda: init_tb_logger(log_dir=str(folder))))
+        if _project(opt, "trackio") is not None:
+            writers.append(self._join_trackio(opt))
+        self.writer = Writers(writers) if writers else None
 
-            wanted = opt["logger"]["wandb"].get("resume_id") or wandb_id
-            settings = {"name": opt["name"], "config": opt, "id": wanted, "resume": "allow" if wanted else None}
-            self._run = wandb.init(project=_wandb_project(opt), sync_tensorboard=True, **settings)
-            self.wandb_id = str(self._run.id)
-            get_root_logger().info(f"Weights & Biases: run {self.wandb_id} of project {_wandb_project(opt)}.")
-        folder = Path(opt["root_path"]) / "tb_logger" / opt["name"]
-        is_shown = has_boards(opt) and opt["rank"] == 0
-        self.writer = SurvivingWriter(lambda: init_tb_logger(log_dir=str(folder))) if is_shown else None
+    def _join_wandb(self, opt: Section) -> None:
+        import wandb
+
+        project, wanted = _project(opt, "wandb"), opt["logger"]["wandb"].get("resume_id") or self.runs["wandb_id"]
+        settings = {"name": opt["name"], "config": opt, "id": wanted, "resume": "allow" if wanted else None}
+        self._run = wandb.init(project=project, sync_tensorboard=True, **settings)
+        self.runs["wandb_id"] = str(self._run.id)
+        get_root_logger().info(f"Weights & Biases: run {self.runs['wandb_id']} of project {project}.")
+
+    def _join_trackio(self, opt: Section) -> SurvivingWriter:
+        goes_on = self.runs["trackio_run"] is not None
+        project, run = str(_project(opt, "trackio")), self.runs["trackio_run"] or f"{opt['name']}_{get_time_str()}"
+        self.runs["trackio_run"] = run
+        get_root_logger().info(f"Trackio: run {run} of project {project}.")
+        return SurvivingWriter(lambda: TrackioWriter(project, run, opt, goes_on), "Trackio", Exception)
 
     def close(self) -> None:
         """Write what is left."""
@@ -197,6 +225,6 @@ class Boards:
             self._run.finish()
 
 
-def _wandb_project(opt: Section) -> str | None:
-    """Name of the project, if the curves are to go there."""
-    return (opt["logger"].get("wandb") or {}).get("project") if "debug" not in opt["name"] else None
+def _project(opt: Section, board: str) -> str | None:
+    """Name of the board's project, if the curves are to go there."""
+    return (opt["logger"].get(board) or {}).get("project") if "debug" not in opt["name"] else None

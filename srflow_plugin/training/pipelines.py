@@ -104,7 +104,7 @@ class Training:
         self.log = _start_log(run)
         self.logger = self.log.logger
         self.boards: Boards | None = None  # nor folders, before the first step
-        self.wandb_id = (state or {}).get("wandb_id")
+        self.runs = {key: value for key, value in (state or {}).items() if key in ("wandb_id", "trackio_run")}
         self.batch_size = global_batch_size(opt)
         self.progress = Progress.of(state, opt["manual_seed"], self.batch_size)
         opt["manual_seed"] = self.progress.seed
@@ -205,7 +205,7 @@ class Training:
 
     def save(self, must: bool = False) -> None:
         """Save a checkpoint."""
-        more = {"wandb_id": self.boards and self.boards.wandb_id, **self.amp.state()}
+        more = {**(self.boards.runs if self.boards else self.runs), **self.amp.state()}
         self.checkpoints.save(self.epoch, self.progress, must, more)
 
     def finish(self) -> None:
@@ -225,10 +225,11 @@ class Training:
         """Make the run's folders and files; what a new run of the name replaces is renamed."""
         _make_folders(self.opt, self.opt_file, is_new=not self.is_resumed)
         self.log.open(log_file(self.opt, "train"))
-        self.boards = Boards(self.opt, self.wandb_id)
+        self.boards = Boards(self.opt, self.runs)
         self.validation.tb_logger = self.boards.writer
         # Its time begins here: a better estimate without the first iteration.
-        self.message_logger = MessageLogger(self.opt, self.progress.iteration, self.boards.writer)
+        shown = {**self.opt, "logger": {**self.opt["logger"], "use_tb_logger": self.boards.writer is not None}}
+        self.message_logger = MessageLogger(shown, self.progress.iteration, self.boards.writer)
 
     def _log_start(self) -> None:
         total_iter, data = self.options.total_iter, self.data_options
