@@ -79,11 +79,13 @@ class RRDBEncoder(nn.Module):
         own = {1.0: trunk}
         finer, scale = trunk, 1.0
         for upconv in self.upconvs:
-            finer, scale = F.leaky_relu(upconv(F.interpolate(finer, scale_factor=2, mode="nearest")), 0.2), scale * 2
+            enlarged = F.interpolate(finer, [2 * length for length in finer.shape[2:]], mode="nearest")
+            finer, scale = F.leaky_relu(upconv(enlarged), 0.2), scale * 2
             own[scale] = finer
         coarser, scale = trunk, 1.0
         while scale > self.level_scales[-1]:
-            coarser, scale = F.interpolate(coarser, scale_factor=0.5, mode="bilinear", align_corners=False), scale / 2
+            halves = [length // 2 for length in coarser.shape[2:]]  # in whole numbers, which exporters can follow
+            coarser, scale = F.interpolate(coarser, halves, mode="bilinear", align_corners=False), scale / 2
             own[scale] = coarser
 
         contexts = []

@@ -57,10 +57,26 @@ def add_conv_of_enlarged(output: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     gives its factor x factor outputs by 2x2 convolutions whose taps are sums of the 3x3 one's: the first and the last
     row of a block, and those between, which are all alike, have one each; columns likewise.
     """
-    factor = output.shape[2] // x.shape[2]
+    kernels = kernels_of_enlarged(weight, output.shape[2] // x.shape[2])
+    return cast(Tensor, _AddByKind.apply(output, F.conv2d(x, kernels, padding=1)))
+
+
+def kernels_of_enlarged(weight: Tensor, factor: int) -> Tensor:
+    """Make the 2x2 convolutions of :func:`add_conv_of_enlarged` of a 3x3 one, (O, C, 3, 3).
+
+    They are (kinds * kinds * O, C, 2, 2), by kind of row, then of column, as :func:`kinds_of_rows` numbers them.
+    """
     by_column = _tap_sums(weight, 3, factor)  # (kind, O, C, 3, 2)
-    kernels = _tap_sums(by_column, 3, factor)  # (kind, kind, O, C, 2, 2)
-    return cast(Tensor, _AddByKind.apply(output, F.conv2d(x, kernels.flatten(0, 2), padding=1)))
+    return _tap_sums(by_column, 3, factor).flatten(0, 2)
+
+
+def kinds_of_rows(factor: int) -> list[int]:
+    """Number the kinds of the rows of a block of ``factor``: the first, those between, the last.
+
+    >>> kinds_of_rows(2), kinds_of_rows(4)
+    ([0, 1], [0, 1, 1, 2])
+    """
+    return [0, *[1] * (factor - 2), 1 if factor == 2 else 2]
 
 
 def _tap_sums(weight: Tensor, axis: int, factor: int) -> Tensor:
@@ -102,7 +118,7 @@ def _places(output: Tensor, blocks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Pair each pixel of a block in ``output`` (B, O, h * factor, w * factor) with its part of ``blocks``, as views."""
     size, height, width = output.shape[1], blocks.shape[2] - 1, blocks.shape[3] - 1
     factor = output.shape[2] // height
-    kinds = [0, *[1] * (factor - 2), 1 if factor == 2 else 2]  # as the convolutions are ordered
+    kinds = kinds_of_rows(factor)
     for row, row_kind in enumerate(kinds):
         for column, column_kind in enumerate(kinds):
             first = size * (row_kind * (kinds[-1] + 1) + column_kind)
