@@ -1,6 +1,6 @@
 """ONNX files of the package's networks: size, exactness at five sizes, time beside PyTorch.
 
-    python -m benchmarks.export FOLDER [--network srflow_x4 srflow_x8_face] [--rounds 7] [--side 64]
+    python -m benchmarks.export FOLDER [--network srflow_x4 srflow_x8_face] [--rounds 7] [--side 64] [--threads 2]
 
 Writes the files into FOLDER, unless they are there, and prints a table for each network. LR images are photographs of
 scikit-image, downscaled; latents have temperature 0.8. Time: one image of side x side, PyTorch and onnxruntime in
@@ -111,8 +111,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=NETWORKS)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of both")
     parser.add_argument("--side", type=int, default=64, help="of the LR image whose seconds are taken")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     sys.stdout.write(f"{machine('cpu')}, onnxruntime {onnxruntime.__version__}, opset {OPSET}\n")
     args.folder.mkdir(parents=True, exist_ok=True)
     for name in args.network:

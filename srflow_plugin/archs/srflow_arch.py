@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, NamedTuple, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -336,6 +337,25 @@ class SRFlowNet(nn.Module):
             features=features,
             only=only,
         ).images
+
+    def save_pretrained(self, folder: str | Path, **about: Any) -> None:
+        """Write the network as a repository of the Hugging Face Hub, see :func:`hub.save_pretrained`."""
+        from srflow_plugin.integrations.hub import save_pretrained
+
+        save_pretrained(self, folder, **about)
+
+    def push_to_hub(self, repository: str, **about: Any) -> str:
+        """Push the network to the Hugging Face Hub, see :func:`hub.push_to_hub`; return its address in the web."""
+        from srflow_plugin.integrations.hub import push_to_hub
+
+        return push_to_hub(self, repository, **about)
+
+    @staticmethod
+    def from_pretrained(source: str | Path, revision: str | None = None, **overrides: Any) -> SRFlowNet:
+        """Load a network from a folder of :meth:`save_pretrained`, or from the Hub: "user/name"."""
+        from srflow_plugin.integrations.hub import from_pretrained
+
+        return from_pretrained(source, revision, **overrides)
 
     def latent_shapes(self, h: int, w: int) -> list[tuple[int, int, int]]:
         """List the shapes (C, H, W) of the latents, finest first, for an LR image of h x w."""

@@ -47,6 +47,14 @@ HEADERS = {
 }
 
 
+def headers_for(hosts: Hosts) -> dict[str, str]:
+    """List the headers of every answer; only the site that may show the page as a part of its own can do so."""
+    if hosts.framed_by is None:
+        return HEADERS
+    others = {name: value for name, value in HEADERS.items() if name != "X-Frame-Options"}  # which can name no site
+    return {**others, "Content-Security-Policy": f"frame-ancestors {hosts.framed_by}"}
+
+
 class RefusedError(Exception):
     """Answer to a request that is not let through."""
 
@@ -86,7 +94,7 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            answer = Answer(send)
+            answer = Answer(send, self.bounds.hosts)
             try:
                 await self._pass(scope, receive, answer)
             except RefusedError as refusal:
@@ -183,14 +191,15 @@ class Gate:
 class Answer:
     """Answer to a request, with the headers that every one has."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, hosts: Hosts) -> None:
         self.send = send
+        self.hosts = hosts
         self.is_begun = False
 
     async def __call__(self, message: Message) -> None:
         """Send a part of it."""
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
+            MutableHeaders(scope=message).update(headers_for(self.hosts))
             self.is_begun = True
         await self.send(message)
 

@@ -22,12 +22,14 @@ class Hosts:
 
     Args:
         host: at which it listens, a name or an address of 4 or 6.
+        name: that a server before it gives to the page, if there is one.
+        framed_by: site, such as https://example.com, that may show the page as a part of its own. Default: none.
 
     Raises:
         UserError: there is no such host.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, name: str | None = None, framed_by: str | None = None) -> None:
         self.host = host.strip("[]")
         try:
             found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(self.host, None)}
@@ -37,7 +39,9 @@ class Hosts:
         self.is_local = all(address.is_loopback for address in addresses)
         self.is_everywhere = any(address.is_unspecified for address in addresses)
         own = () if self.is_local else (socket.gethostname(), socket.getfqdn())
-        self.names = {name.lower() for name in (*LOCAL, self.host, *found, *own)}
+        given = () if name is None else (name,)
+        self.names = {name.lower() for name in (*LOCAL, self.host, *found, *own, *given)}
+        self.framed_by = framed_by
 
     @property
     def in_url(self) -> str:
@@ -63,7 +67,7 @@ class Hosts:
             raise ForeignError("another page may not use this one")
         is_visit = is_first and headers.get("sec-fetch-mode") == "navigate"
         is_framed = headers.get("sec-fetch-dest") in ("iframe", "frame", "embed", "object")
-        if headers.get("sec-fetch-site") not in OWN_SITES and not (is_visit and not is_framed):
+        if headers.get("sec-fetch-site") not in OWN_SITES and not (is_visit and (self.framed_by or not is_framed)):
             raise ForeignError("another page may not use this one")
 
     def _is_own(self, host: str) -> bool:

@@ -63,3 +63,14 @@ def test_other_pages_are_refused() -> None:
         link = {"host": OWN, "sec_fetch_site": site, "sec_fetch_mode": "navigate"}
         assert is_taken(hosts, True, **link, sec_fetch_dest="document")  # a link to the page
         assert not is_taken(hosts, True, **link, sec_fetch_dest="iframe")
+
+
+def test_a_page_that_a_server_before_it_names_and_another_site_shows() -> None:
+    hosts = Hosts("0.0.0.0", name="User-name.hf.space", framed_by="https://huggingface.co")
+    own = "user-name.hf.space"
+    assert is_taken(hosts, host=own, origin=f"https://{own}") and not is_taken(hosts, host="other.hf.space")
+    visit = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}
+    assert is_taken(hosts, True, host=own, **visit) and not is_taken(hosts, False, host=own, **visit)
+    assert not is_taken(Hosts("0.0.0.0", name=own), True, host=own, **visit)
+    assert not is_taken(hosts, True, host=own, sec_fetch_site="cross-site", sec_fetch_mode="cors")
+    assert not is_taken(hosts, host=own, origin="https://huggingface.co")
