@@ -166,7 +166,7 @@ class SRPairs(Dataset[dict[str, Any]]):
 
     Args:
         phase: "train", which crops, flips and turns; or "val".
-        options: those of a section ``datasets.<phase>`` of an option file (docs/reference/options.md), ``scale`` among them.
+        options: those of a section ``datasets.<phase>`` of an option file, ``scale`` among them.
     """
 
     metainfo: dict[str, Any] = {}  # which mmengine asks for
