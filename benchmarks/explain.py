@@ -2,11 +2,12 @@
 
 The x4 network of the package and a photograph that scikit-image carries, which was not used in training: the network's
 parts with their sizes, latents against N(0, 1), samples at several temperatures, and the likelihood of the photograph,
-blurred and sharpened. The numbers of the pictures are printed as Markdown tables.
+blurred and sampled. The numbers of the pictures are printed as Markdown tables, and what JPEG does to samples.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ import matplotlib.pyplot as plt
 TOP, LEFT, SIDE = 20, 100, 256  # of the photograph
 TEMPERATURES = (0.0, 0.4, 0.8, 1.0)
 SAMPLES = 10
+QUALITIES = (None, 95, 90, 75, 50)  # of JPEG; None: not compressed
 BLURS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0)  # standard deviations in HR pixels
 SHOWN_SIDE = 200
 LEVEL_COLOUR, LATENT_COLOUR, ENCODER_COLOUR = "#cfe3f5", "#fbe3b9", "#d9ead3"
@@ -47,6 +49,7 @@ def main() -> None:
         draw_latents(folder / "explain_latents.png", net, gt, lq)
         draw_temperatures(folder / "explain_temperatures.jpg", net, gt, lq)
         draw_likelihood(folder / "explain_likelihood.png", net, gt, lq)
+        print_compressed(net, gt, lq)
 
 
 def draw_network(path: Path, net: SRFlowNet, height: int, width: int) -> None:
@@ -151,6 +154,19 @@ def draw_likelihood(path: Path, net: SRFlowNet, gt: np.ndarray, lq: np.ndarray) 
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def print_compressed(net: SRFlowNet, gt: np.ndarray, lq: np.ndarray) -> None:
+    """Print the PSNR of what is drawn for the LR image after JPEG."""
+    sys.stdout.write("\n| JPEG quality | bicubic | temperature 0 | temperature 0.8 |\n|---|---|---|---|\n")
+    for quality in QUALITIES:
+        given, file = lq, io.BytesIO()
+        if quality:
+            Image.fromarray(lq).save(file, "JPEG", quality=quality)
+            given = np.asarray(Image.open(file).convert("RGB"))
+        drawn = [to_pixels(net.sample(to_tensor(given), tau, seed=0, resample=0.8)[0, 0]) for tau in (0, 0.8)]
+        numbers = [f"{psnr(picture, gt):.2f}" for picture in (resized_bicubic(given), *drawn)]
+        sys.stdout.write(f"| {quality or 'none'} | {' | '.join(numbers)} |\n")
 
 
 def resized_bicubic(lq: np.ndarray) -> np.ndarray:
