@@ -17,9 +17,10 @@ from tests.helpers import refusal, srflow
 ON_PURPOSE = {
     "benchmark": {"checkpoint", "temperature"},  # several
     "demo": {"checkpoint"},
+    "export": {"precision"},  # of a file, which is for other machines
     "redraw": {"seed"},  # is refused beside --factor, and 0 else
 }
-WITH_A_NETWORK = {*TOOLS} - {"prepare", "convert"}
+WITH_A_NETWORK = {*TOOLS} - {"prepare", "convert", "export"}  # that draws or encodes with it
 
 
 def actions(command: str) -> dict[str, argparse.Action]:
