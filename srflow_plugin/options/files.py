@@ -27,8 +27,19 @@ NO_VALUE = (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError,
 class _Loader(yaml.SafeLoader):
     """YAML without Python objects, in which ``5e-4`` is the number that everybody means (YAML 1.1 reads text).
 
-    A date is text: no option is a date, and a name may look like one.
+    A date is text: no option is a date, and a name may look like one. What is nested far too deeply is not read on.
     """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read a value, and those in it."""
+        if self.depth > 2 * DEEPEST:
+            raise RecursionError
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
