@@ -114,6 +114,8 @@ def extras_of(path: Path) -> tuple[str, ...]:
     inside = path.relative_to(PACKAGE)
     if inside.parts[0] == "demo":
         return ("demo",)
+    if inside.as_posix() == "cli/completion.py":
+        return ("completion",)
     if inside.parts[0] == "integrations":
         return (inside.stem,) if inside.stem in ("spandrel", "onnx", "hub") else ("train",)
     return ("train", "stlpips") if inside.as_posix() == "metrics/published.py" else ("train",)
