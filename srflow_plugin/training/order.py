@@ -6,7 +6,7 @@ before and after a resume.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ class Draws(Dataset[Sample]):
         raise BadImageError(f"{self.images.opt['name']}: no image can be used; {skipped[0]}")
 
 
-def training_batches(draws: Draws, opt: dict[str, Any], first: int, iterations: int) -> Iterator[Sample]:
-    """Read this rank's batches of so many iterations, from draw number ``first`` on.
+def training_batches(draws: Draws, opt: dict[str, Any], first: int, iterations: int) -> Generator[Sample, None, None]:
+    """Read this rank's batches of so many iterations, from draw number ``first`` on. To be closed if not all are read.
 
     The ranks take turns, draw by draw.
     """
@@ -72,10 +72,16 @@ def training_batches(draws: Draws, opt: dict[str, Any], first: int, iterations: 
         pin_memory=data.pin_memory,
         worker_init_fn=leave_signals_to_parent,
     )
-    if data.prefetch_mode == "cuda":
-        return iter(CUDAPrefetcher(loader, opt).next, None)
-    # "cpu" is what the loader's workers do anyway; BasicSR's thread for it waits forever where an image cannot be read.
-    return iter(loader)
+    batches = iter(loader)
+    try:
+        if data.prefetch_mode == "cuda":
+            yield from iter(CUDAPrefetcher(batches, opt).next, None)
+        else:  # "cpu" is what workers do anyway; BasicSR's thread for it waits forever for an image that is not read
+            yield from batches
+    finally:
+        # Workers leave signals to their parent, which would wait for them at its end. A traceback keeps the iterator.
+        if data.num_worker_per_gpu:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def global_batch_size(opt: dict[str, Any]) -> int:

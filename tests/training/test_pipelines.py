@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import yaml
 from srflow_plugin import locks
 from srflow_plugin.cli.main import basicsr_command
 from srflow_plugin.errors import UserError
+from srflow_plugin.images.files import write_image
 from srflow_plugin.options.files import load_options
 from srflow_plugin.training import pipelines
 from srflow_plugin.training.pipelines import Notes, Training, train_pipeline
 from srflow_plugin.training.resume import read_state
 from srflow_plugin.training.setup import load_run
 from srflow_plugin.training.stop import StopRequest
-from tests.helpers import WITHOUT_VALIDATION, train, untrained_network
+from tests.helpers import WITHOUT_VALIDATION, noise_image, train, untrained_network
 
 WITHOUT_BOARD = "logger.use_tb_logger=false"
 
@@ -52,6 +54,18 @@ def test_a_training_is_an_object_that_others_can_step(workplace: Path) -> None:
     training.finish()
     assert {path.name for path in Path("experiments/tiny/models").iterdir()} == {"net_g_latest.pth"}
     assert training.model.best_metric_results["held_out"]["psnr_tau0"]["iter"] == 5
+
+
+def test_a_bad_image_ends_the_processes_that_read(workplace: Path) -> None:
+    for name in ("HR", "LR"):
+        (workplace / name).mkdir()
+        write_image(workplace / name / "a.png", noise_image(32, 32))
+    data = ("dataroot_gt=HR", "dataroot_lq=LR", "io_backend:type=disk", "prepare=~", "num_worker_per_gpu=1")
+    run = load_run("tiny.yml", is_train=True, force=[WITHOUT_BOARD, *(f"datasets:train:{key}" for key in data)])
+    with pytest.raises(UserError, match=r"is 32x32 and .* 32x32: not 4 times") as told:
+        train_pipeline(run)
+    # Its traceback keeps the iterator, as that of a command does, which would wait for them at its end.
+    assert told.tb is not None and multiprocessing.active_children() == []
 
 
 @pytest.mark.slow
