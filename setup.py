@@ -92,7 +92,7 @@ setup(
         "onnx": ONNX,
         "hub": HUB,
         "completion": COMPLETION,
-        "docs": [*TRAIN, *DOCS],
+        "docs": [*TRAIN, *SPANDREL, *ONNX, *HUB, *DOCS],
         "test": [
             *TRAIN,
             *DEMO,
