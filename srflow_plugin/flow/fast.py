@@ -314,8 +314,7 @@ def mixing(step: TransitionStep) -> tuple[Tensor, Tensor]:
 def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tensor]]:
     """Invert :func:`mixing` of all steps, in float64."""
     weights = to_complete(torch.stack([step.invconv.weight for step in steps])).double()
-    # Elsewhere a singular one gives infinities: asking for it would wait for the device.
-    weights, _ = torch.linalg.inv_ex(weights, check_errors=weights.device.type == "cpu")
+    weights = of_each(inverse, weights)
     scales = to_complete(torch.stack([(-step.actnorm.logs).exp().view(-1, 1) for step in steps]))
     weights = (weights * scales).to(steps[0].actnorm.bias.dtype).to(steps[0].actnorm.bias.device)
     return [
@@ -323,9 +322,27 @@ def inverse_mixings(steps: Sequence[TransitionStep]) -> list[tuple[Tensor, Tenso
     ]
 
 
+def inverse(weight: Tensor) -> Tensor:
+    """Invert matrices; on other devices than CPUs a singular one gives infinities, since asking would wait for it."""
+    inverted: Tensor = torch.linalg.inv_ex(weight, check_errors=weight.device.type == "cpu").inverse
+    return inverted
+
+
+def of_each(function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+    """Apply a function of linear algebra to each of several matrices (N, C, C).
+
+    On CPUs one after the other: PyTorch 2.14 with oneMKL 2024.2 factorises several of 160 channels or more wrongly, and
+    says nothing, once a program has called ``torch.set_num_threads``.
+    """
+    if matrices.device.type == "cpu":
+        return torch.stack([function(matrix) for matrix in matrices])
+    return function(matrices)
+
+
 def channel_logdet(steps: Sequence[TransitionStep]) -> Tensor:
     """Compute the log-det by position of all ActNorms and 1x1 convolutions of a level; a scalar."""
-    logdets = torch.linalg.slogdet(to_complete(torch.stack([step.invconv.weight for step in steps]))).logabsdet
+    weights = to_complete(torch.stack([step.invconv.weight for step in steps]))
+    logdets = of_each(lambda weight: torch.linalg.slogdet(weight).logabsdet, weights)
     of_actnorms = torch.stack([step.actnorm.logs for step in steps]).sum()
     total: Tensor = logdets.sum().to(of_actnorms.device) + of_actnorms
     return total

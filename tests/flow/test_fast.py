@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.flow import bits_per_dimension, fast, latents_log_prob, onednn
-from tests.helpers import NETWORKS, image_pair, plain_decode, plain_encode, small_network
+from tests.helpers import NETWORKS, image_pair, plain_decode, plain_encode, run_python, small_network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -149,3 +150,22 @@ class Calls(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += str(func) == self.name
         return func(*args, **(kwargs or {}))
+
+
+def test_many_channels_are_inverted_whatever_the_number_of_threads(tmp_path: Path) -> None:
+    """A program's own call of torch.set_num_threads breaks what oneMKL makes of several matrices at once."""
+    code = """
+import torch
+from srflow_plugin.flow.fast import channel_logdet, inverse_mixings
+from srflow_plugin.flow.multiscale import TransitionStep
+torch.set_num_threads(2)
+steps = [TransitionStep(192) for _ in range(6)]
+for step, (inverse, _) in zip(steps, inverse_mixings(steps)):
+    torch.testing.assert_close(inverse[:, :, 0, 0] @ step.invconv.weight, torch.eye(192), atol=1e-5, rtol=0)
+assert abs(channel_logdet(steps).item()) < 1e-3, channel_logdet(steps)  # rotations
+channel_logdet(steps).backward()
+for step in steps:
+    torch.testing.assert_close(step.invconv.weight.grad, step.invconv.weight.detach(), atol=1e-4, rtol=0)
+"""
+    done = run_python(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
