@@ -13,6 +13,11 @@ DEFAULT_SCALE = 4
 HUB = "hf://"
 
 
+def is_address(name: str | Path) -> bool:
+    """Tell an address of the Hub from a name of a file."""
+    return str(name).startswith(HUB)
+
+
 def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
     """Path of a checkpoint: a file, a network of the package by its name, or by default the one for ``scale``.
 
@@ -30,7 +35,7 @@ def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
                 f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint"
             )
         return SHIPPED[scale or DEFAULT_SCALE]
-    if str(name).startswith(HUB):
+    if is_address(name):
         from srflow_plugin.integrations.hub import fetched
 
         return fetched(str(name))

@@ -27,3 +27,8 @@ def to_pixels(image: Tensor) -> np.ndarray:
     """Turn an image (C, H, W) in [0, 1] into uint8 (H, W, C), clamped and rounded; what is not a number is black."""
     pixels: np.ndarray = np.nan_to_num(255 * to_array(image.clamp(0, 1))).round().astype(np.uint8)
     return pixels
+
+
+def to_bgr(picture: np.ndarray) -> np.ndarray:
+    """Turn RGB (H, W, 3) into BGR, which BasicSR's metrics take, or back."""
+    return np.ascontiguousarray(picture[..., ::-1])

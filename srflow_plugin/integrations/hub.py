@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from srflow_plugin._version import __version__
 from srflow_plugin.checkpoints.shipped import HUB as PREFIX
+from srflow_plugin.checkpoints.shipped import is_address
 from srflow_plugin.errors import UserError, needs
 from srflow_plugin.files import complete_or_absent, write_whole
 
@@ -35,11 +36,6 @@ class Address(NamedTuple):
     repository: str
     revision: str | None
     file: str
-
-
-def is_address(name: str | Path) -> bool:
-    """Tell an address of the Hub from a name of a file."""
-    return str(name).startswith(PREFIX)
 
 
 def parse(address: str) -> Address:

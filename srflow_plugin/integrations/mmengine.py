@@ -30,8 +30,9 @@ from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.load import load_network
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import full_precision
-from srflow_plugin.images.tensors import to_pixels
+from srflow_plugin.images.tensors import to_bgr, to_pixels
 from srflow_plugin.sampling.tiling import Tile
+from srflow_plugin.training.distributed import mean_over_ranks
 
 MODELS.register_module(module=SRFlowNet)
 RANGES = {torch.uint8: 255, torch.uint16: 65535}  # of whole numbers
@@ -133,13 +134,6 @@ class SRFlow(BaseModel):
             return super().train_step(data, optim_wrapper)  # type: ignore[no-any-return]
 
 
-def mean_over_ranks(value: Tensor) -> Tensor:
-    """Average every rank's ``value``; it stays as it is."""
-    total = value.clone()
-    dist.all_reduce(total, op="mean")
-    return total
-
-
 @HOOKS.register_module()
 class FreezeEncoder(Hook):
     """Freezes the encoder of :class:`SRFlow` for the first iterations, before and after a resume.
@@ -213,7 +207,7 @@ class SRMetrics(BaseMetric):
         for one in data_samples:
             if "gt" not in one:
                 raise UserError("SRMetrics compares with gt, which the batch has not")
-            sr, gt, lq = (_bgr(one[name]) for name in ("sr", "gt", "lq"))
+            sr, gt, lq = (to_bgr(to_pixels(one[name])) for name in ("sr", "gt", "lq"))
             measured = Samples([sr], gt, lq)
             self.results.append({name: measured.measure(section) for name, section in self.sections.items()})
 
@@ -224,10 +218,6 @@ class SRMetrics(BaseMetric):
             for name, value in one.items():
                 values[name].append(value)
         return {name: float(np.mean(several)) for name, several in values.items()}
-
-
-def _bgr(image: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(to_pixels(image)[..., ::-1])
 
 
 def _statistic(owner: Any, name: str) -> Callable[..., Any]:

@@ -89,7 +89,7 @@ def _adapted(name: str) -> Callable[..., float]:
 
     def metric(img: np.ndarray, img2: np.ndarray, crop_border: int = 0, better: Any = None, **arguments: Any) -> float:
         measure = _object(name, arguments)
-        images = [_tensor(image, crop_border) for image in (img, img2)]
+        images = [image_tensor(image, crop_border) for image in (img, img2)]
         # torchmetrics' say in update what they take; some of theirs take one image.
         is_of_two = _takes(getattr(measure, "update", measure), *images)
         with torch.no_grad():
@@ -131,8 +131,11 @@ def _takes(function: Callable[..., Any], *positional: Any, **arguments: Any) -> 
     return True
 
 
-def _tensor(image: np.ndarray, border: int) -> torch.Tensor:
-    """Turn a uint8 BGR image into an RGB tensor in [0, 1], without its border."""
+def image_tensor(image: np.ndarray, border: int = 0) -> torch.Tensor:
+    """Turn a uint8 BGR image (H, W, 3) into an RGB tensor in [0, 1], without its border: (1, 3, h, w).
+
+    It is on the GPU, if there is one that has float64, which metrics compute in.
+    """
     if border:
         image = image[border:-border, border:-border]
     tensor: torch.Tensor = img2tensor(image / np.float32(255))[None]

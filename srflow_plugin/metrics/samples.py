@@ -8,17 +8,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from basicsr.metrics import calculate_metric, calculate_psnr, calculate_ssim
 from basicsr.metrics.metric_util import to_y_channel
-from basicsr.utils import img2tensor
 
-from srflow_plugin.devices import choose_device
-from srflow_plugin.flow.precision import COMPLETE
 from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
 from srflow_plugin.metrics.diversity import OF_SAMPLES
 from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips, lpips_of_each, stlpips_of_each
-from srflow_plugin.metrics.objects import better_of, find_metric
+from srflow_plugin.metrics.objects import better_of, find_metric, image_tensor
 from srflow_plugin.metrics.ssim import ssim_of_each
 
 Over = Literal["mean", "best", "mean_image"]
@@ -114,7 +110,7 @@ class Samples:
             return [float(calculate_metric({"img": self.samples, **others}, options))]
         images = [self._mean_image] if over == "mean_image" else self.samples
         is_of_tensors = options["type"].endswith(ON_TENSORS) and "." not in options["type"]
-        convert: Callable[[Any], Any] = _tensor if is_of_tensors else lambda image: image
+        convert: Callable[[Any], Any] = image_tensor if is_of_tensors else lambda image: image
         if metric in ON_Y and options.get("test_y_channel") and options.get("input_order", "HWC") == "HWC":
             convert, options = self._y, {**options, "test_y_channel": False}
         others = {name: convert(value) for name, value in others.items()}
@@ -149,9 +145,3 @@ def is_lower_better(metric_opt: dict[str, Any]) -> bool:
     if "." in metric_opt["type"]:
         return better_of(metric_opt) == "lower"
     return metric_opt["type"] in LOWER_IS_BETTER
-
-
-def _tensor(image: np.ndarray) -> torch.Tensor:
-    tensor: torch.Tensor = img2tensor(image / np.float32(255))[None]
-    device = choose_device()
-    return tensor.to(device) if device.type in COMPLETE else tensor  # these metrics compute in float64

@@ -19,7 +19,7 @@ from srflow_plugin.flow import Context
 from srflow_plugin.images.files import write_image
 from srflow_plugin.images.pictures import comparison_grid
 from srflow_plugin.images.resize import bicubic_upscale
-from srflow_plugin.images.tensors import to_pixels
+from srflow_plugin.images.tensors import to_bgr, to_pixels
 from srflow_plugin.metrics.perceptual import forget_references
 from srflow_plugin.metrics.samples import Samples, is_of_network
 from srflow_plugin.metrics.variants import make_val_variants
@@ -168,7 +168,7 @@ class SRFlowValidation(SRModel):
     def _measure(self) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
         """Super-resolve the image fed last in every way: pictures by the ways' suffixes, metrics and counts."""
         gt, lq = self._gt_picture(), to_pixels(self.lq[0])
-        bgr_gt, bgr_lq = None if gt is None else _bgr(gt), _bgr(lq)
+        bgr_gt, bgr_lq = None if gt is None else to_bgr(gt), to_bgr(lq)
         needs_code = gt is not None and any(map(is_of_network, self.opt["val"]["metrics"].values()))
         code_length = self._code_length() if needs_code else None
         pictures: dict[str, list[np.ndarray]] = {}
@@ -182,7 +182,7 @@ class SRFlowValidation(SRModel):
                 values["exploded"] += self.exploded
                 values["nonfinite"] += self.output.numel() - int(self.output.isfinite().sum())
             pictures[variant.suffix] = [to_pixels(image) for image in self.output]
-            samples = Samples([_bgr(picture) for picture in pictures[variant.suffix]], bgr_gt, bgr_lq, code_length)
+            samples = Samples([to_bgr(picture) for picture in pictures[variant.suffix]], bgr_gt, bgr_lq, code_length)
             for metric, metric_opt in variant.metrics.items():
                 if metric not in self.opt["val"]["metrics"]:  # of a data set without ground truth
                     continue
@@ -244,11 +244,6 @@ class SRFlowValidation(SRModel):
         if self.opt["is_train"]:
             return folder / name / f"{name}_{current_iter}"
         return folder / dataset_name / f"{name}_{self.val_options.suffix or self.opt['name']}"
-
-
-def _bgr(picture: np.ndarray) -> np.ndarray:
-    """Turn RGB into BGR, which BasicSR's metrics take, or back."""
-    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _write_board(

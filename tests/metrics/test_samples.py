@@ -12,7 +12,8 @@ from basicsr.utils.registry import METRIC_REGISTRY
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from srflow_plugin.metrics import samples
-from srflow_plugin.metrics.samples import Samples, _tensor, is_lower_better, is_of_network, is_of_samples, measure
+from srflow_plugin.metrics.objects import image_tensor
+from srflow_plugin.metrics.samples import Samples, is_lower_better, is_of_network, is_of_samples, measure
 from srflow_plugin.training.resume import read_state
 from tests.helpers import noisy, train
 
@@ -80,7 +81,7 @@ def test_what_metrics_share_changes_none_of_them(photograph: np.ndarray) -> None
             if "lr_psnr" in section["type"]:
                 data["lq"] = lq
             if section["type"].endswith("_pt"):
-                data = {key: _tensor(value) for key, value in data.items()}
+                data = {key: image_tensor(value) for key, value in data.items()}
             return float(calculate_metric(data, section))
 
         values = [alone(image) for image in images]
