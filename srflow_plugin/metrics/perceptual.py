@@ -65,7 +65,7 @@ class PerceptualDistance:
 
     @torch.no_grad()
     def _compare(self, images: Sequence[np.ndarray], reference: np.ndarray) -> Comparison:
-        target = _references((id(self), _digest(reference)), lambda: self.features([reference]))
+        target = _references((self, _digest(reference)), lambda: self.features([reference]))
         size = (reference.shape[0], reference.shape[1])
         distances: list[float] = []
         map_means: list[float] = []
@@ -96,7 +96,7 @@ class PerceptualDistance:
         return [weigh(one.sub_(other).square_()) for weigh, one, other in layers]
 
 
-_references: Once[tuple[int, bytes], Features] = Once(REFERENCES_KEPT)
+_references: Once[tuple[PerceptualDistance, bytes], Features] = Once(REFERENCES_KEPT)
 
 
 def forget_references() -> None:

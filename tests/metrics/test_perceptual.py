@@ -125,3 +125,19 @@ def test_unknown_distances_are_named() -> None:
     with pytest.raises(ValueError, match="lpips or stlpips and net alex or vgg, not 'ssim' and 'alex'"):
         perceptual_distance("ssim", "alex")
     assert perceptual_distance("stlpips", "alex") is perceptual_distance("stlpips", "alex")
+
+
+def test_features_are_of_the_network_that_asks(photograph: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python gives the number of an object that is gone to another."""
+    monkeypatch.setattr(perceptual, "id", lambda one: 0, raising=False)
+    image, gt = np.ascontiguousarray(photograph[:64, :64]), np.ascontiguousarray(photograph[-64:, -64:])
+    network: Any = stlpips_network("alex")
+    for weight in network.net.parameters():
+        weight.data.mul_(0.5)
+    other = PerceptualDistance(network)
+    perceptual.forget_references()
+    expected = other([image], gt).distances
+    perceptual.forget_references()
+    PerceptualDistance(stlpips_network("alex"))([image], gt)
+    other.compared.forget()
+    assert other([image], gt).distances == expected
