@@ -1,4 +1,4 @@
-"""Pieces that benchmarks of time and memory share: networks, steps of training, turns, ratios, peaks of memory.
+"""Pieces that benchmarks share: networks, steps of training, turns, ratios, peaks of memory, tables on pages.
 
 Needs neither BasicSR nor matplotlib.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from srflow_plugin import SRFlowNet
 from srflow_plugin.archs.rrdb import make_trunk
+from srflow_plugin.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = "RRDBNet"
@@ -196,3 +197,13 @@ def of_own_process(module: str, *arguments: str) -> float:
     """Run a benchmark in a process of its own; return the one number that it prints."""
     command = [sys.executable, "-m", module, *arguments]
     return float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def replace_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Replace what stands on a page of the documentation between two marks."""
+    old = page.read_text()
+    before, after = old[: old.index(marks[0])], old[old.index(marks[1]) :]
+    write_whole(page, f"{before}{marks[0]}\n\n{text}\n{after}")

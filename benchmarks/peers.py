@@ -37,6 +37,7 @@ from benchmarks._measure import (
     peak,
     plain_sample,
     ratios,
+    replace_between,
     rrdbnet,
     take_turns,
 )
@@ -273,9 +274,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 def put_on_page(page: Path, results: dict[str, Any]) -> None:
     """Replace the tables that stand on a page between :data:`MARKS`, and its figure."""
-    text = page.read_text()
-    before, after = text[: text.index(MARKS[0])], text[text.index(MARKS[1]) :]
-    page.write_text(f"{before}{MARKS[0]}\n\n{tables(results)}\n{after}")
+    replace_between(page, MARKS, tables(results))
     plot(results, page.parent / "pictures" / "peers.png")
 
 

@@ -8,12 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
+from basicsr.metrics import calculate_psnr
 
-from benchmarks import _measure, explain, gpu, peers
-from tests.helpers import ROOT, perturb, run, small_network
+from benchmarks import _measure, damaged, explain, gpu, opening_picture, peers, sheets
+from srflow_plugin import bicubic_downscale
+from srflow_plugin.images.files import read_image, write_image
+from srflow_plugin.images.pictures import GAP, TITLE_HEIGHT
+from srflow_plugin.images.resize import bicubic_upscale
+from srflow_plugin.images.tensors import to_pixels, to_tensor
+from tests.helpers import ROOT, noise_image, perturb, run, small_network
 
 SIZES = {"num_feat": 8, "num_block": 2, "num_grow_ch": 4}
 QUICK = ["--device", "cpu", "--quick"]
@@ -172,3 +180,180 @@ def test_the_pictures_of_the_explanation_are_drawn_of_any_network(
     latents, likelihood = rows[:-1], rows[-1]
     assert len(latents) == len(small_network().latent_shapes(8, 8))
     assert float(likelihood[2]) > float(likelihood[1])  # a code length is larger than the NLL
+
+
+# -- damaged pictures, and the pictures of them ------------------------------------------------------------------------
+
+
+def picture(side: int = 64, seed: int = 0) -> np.ndarray:
+    """Make a smooth picture with some detail."""
+    coarse = noise_image(side // 8, side // 8, seed)
+    return np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
+
+
+GREY = np.full((256, 256, 3), 128, np.uint8)
+
+
+@pytest.mark.parametrize("damage", damaged.DAMAGES, ids=lambda damage: damage.name)
+def test_damage_is_what_its_name_says_and_the_same_each_time(damage: damaged.Damage) -> None:
+    hr, kind = picture(), damaged.PHOTOGRAPHS
+    lq, clean = damaged.damaged(hr, kind, damage, "a"), bicubic_downscale(hr, 4, "replicate")
+    np.testing.assert_array_equal(lq, damaged.damaged(hr, kind, damage, "a"))
+    assert np.array_equal(lq, clean) == (damage == damaged.CLEAN)
+    assert np.array_equal(lq, damaged.damaged(hr, kind, damage, "b")) == (not damage.noise)
+    grey = damaged.damaged(GREY, kind, damage, "a").astype(float)
+    if damage.noise and not damage.quality:
+        assert grey.std() == pytest.approx(damage.noise, rel=0.05) and grey.mean() == pytest.approx(128, abs=1)
+    elif not damage.noise:
+        assert (grey == 128).all()
+
+
+def test_more_blur_and_stronger_jpeg_are_farther_from_the_clean_picture() -> None:
+    hr, clean = picture(), bicubic_downscale(picture(), 4, "replicate").astype(float)
+    errors = {
+        one.name: np.abs(damaged.damaged(hr, damaged.PHOTOGRAPHS, one, "a") - clean).mean() for one in damaged.DAMAGES
+    }
+    for less, more in (("JPEG 95", "JPEG 75"), ("JPEG 75", "JPEG 50"), ("blur 1", "blur 2"), ("noise 5", "noise 10")):
+        assert errors[less] < errors[more]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with two x4 networks, one for x8, HR images, and a page; few damages."""
+    monkeypatch.chdir(tmp_path)
+    few = [damaged.CLEAN, damaged.Damage("JPEG 50", quality=50)]
+    monkeypatch.setattr(damaged, "PHOTOGRAPHS", damaged.PHOTOGRAPHS._replace(damages=few))
+    monkeypatch.setattr(damaged, "FACES", damaged.FACES._replace(crop=32))
+    for name, network in (("one", small_network()), ("other", perturb(small_network(), 1)), ("x8", small_network(8))):
+        torch.save({"params": network.state_dict()}, f"{name}.pth")
+    for folder, side in (("HR", 66), ("faces", 40)):
+        Path(folder).mkdir()
+        for seed in range(2):
+            write_image(Path(folder, f"{seed}.png"), picture(side, seed))
+    Path("page.md").write_text(f"before\n{damaged.MARKS[0]}\nold\n{damaged.MARKS[1]}\nafter\n")
+    return tmp_path
+
+
+def test_a_second_run_measures_what_is_new(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    real = damaged.measure
+
+    def noted(network: Any, one: damaged.DamagedSet, pair: Any, columns: Any) -> Any:
+        asked.append((columns[0].network.name, one.name))
+        return real(network, one, pair, columns)
+
+    monkeypatch.setattr(damaged, "measure", noted)
+    sets = ["--photographs", "a=HR", "--page", "page.md"]
+    damaged.main(["out", "one.pth", *sets])
+    assert asked == [("bicubic", "a")] * 4 + [("one", "a")] * 4
+    damaged.main(["out", "renamed=one.pth", "new=other.pth", "x8.pth", *sets, "--faces", "f=faces"])
+    assert asked[8:] == [("bicubic", "f")] * 2 + [("new", "a")] * 4 + [("x8", "f")] * 2
+    page = Path("page.md").read_text()
+    assert page.startswith("before\n") and page.endswith("after\n") and "old\n" not in page
+    rows = json.loads(Path("out/results.json").read_text())
+    (clean,) = (row for row in rows if (row["set"], row["damage"], row["method"]) == ("a", "clean", "bicubic"))
+    psnrs = []
+    for seed in range(2):
+        gt = picture(66, seed)[:64, :64]
+        image = bicubic_upscale(to_tensor(bicubic_downscale(gt, 4, "replicate")), 4)[0]
+        psnrs.append(calculate_psnr(to_pixels(image)[..., ::-1], gt[..., ::-1], 4, test_y_channel=True))
+    assert clean["psnr_y"] == pytest.approx(np.mean(psnrs))
+    table = [line for line in page.splitlines() if line.startswith("| a, JPEG 50 |")]
+    assert len(table) == 5 and f"| bicubic | {clean['psnr_y']:.2f} |" in page
+    assert "| x8 tau 0.9 |" in page and "- new at tau = 0: smallest lead over bicubic in PSNR-Y, dB: " in page
+
+
+def test_verdicts_name_the_worst_place() -> None:
+    def rows(damage: str, *values: tuple[str, float | None, float, float]) -> list[dict[str, Any]]:
+        return [
+            {"set": "a", "damage": damage, "network": network, "tau": tau, "psnr_y": psnr, "distance": distance}
+            | {"method": network if tau is None else f"{network} tau {tau:g}"}
+            for network, tau, psnr, distance in values
+        ]
+
+    said = damaged.verdicts(
+        rows("clean", ("bicubic", None, 30, 0.1), ("real", 0.0, 20, 0.9), ("real", 0.8, 20, 0.9))
+        + rows(
+            "x",
+            ("bicubic", None, 25, 0.4),
+            ("real", 0.0, 26, 0.3),
+            ("real", 0.8, 24, 0.1),
+            ("old", 0.0, 24, 0.3),
+            ("old", 0.8, 20, 0.3),
+        )
+        + rows(
+            "y",
+            ("bicubic", None, 25, 0.4),
+            ("real", 0.0, 25.3, 0.3),
+            ("real", 0.8, 24, 0.2),
+            ("old", 0.0, 26, 0.3),
+            ("old", 0.8, 20, 0.15),
+        )
+    )
+    assert said == [
+        "- real at tau = 0: smallest lead over bicubic in PSNR-Y, dB: +0.30 (a, y)",
+        "- real at tau = 0.8: smallest lead over bicubic in ST-LPIPS: +0.2000 (a, y)",
+        "- real at tau = 0.8: smallest lead over old tau 0.8 in ST-LPIPS: -0.0500 (a, y)",
+        "- old at tau = 0: smallest lead over bicubic in PSNR-Y, dB: -1.00 (a, x)",
+        "- old at tau = 0.8: smallest lead over bicubic in ST-LPIPS: +0.1000 (a, x)",
+        "- old at tau = 0.8: smallest lead over real tau 0.8 in ST-LPIPS: -0.2000 (a, x)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["out", "one.pth", "one=other.pth", "--photographs", "a=HR"], "two networks have one name"),
+        (["out", "no.pth", "--photographs", "a=HR"], "no.pth"),
+        (["out", "one.pth"], "give --photographs or --faces"),
+        (["out", "one.pth", "--photographs", "HR"], "NAME=FOLDER is needed, not HR"),
+        (["out", "one.pth", "--photographs", "a=faces"], "is another image than would be made now"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    bench: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    damaged.make_sets(Path("out"), "a", Path("HR"), damaged.PHOTOGRAPHS)
+    with pytest.raises(SystemExit) as stop:
+        damaged.main(arguments)
+    assert stop.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def test_sheets_show_a_place_of_each_photograph(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheets, "SIDE", 8)
+    monkeypatch.setattr(sheets, "FREE", [sheets.Photograph("0.png", 8, 6)])
+    columns = ["one=one.pth@0", "one=one.pth@0.8"]
+    sheets.main(["out", *columns, "--free", "HR", "--docs", "docs.jpg"])
+    assert {path.stem for path in Path("out").iterdir()} == {"rocket", "astronaut", "coffee", "chelsea", "0", "all"}
+    width, height = 32 + GAP, 32 + TITLE_HEIGHT
+    assert read_image(Path("out/rocket.png")).shape[:2] == (height, 4 * width - GAP)  # as it is: no original
+    sheet = read_image(Path("out/0.png"))
+    assert sheet.shape[:2] == (height, 5 * width - GAP)
+    np.testing.assert_array_equal(sheet[TITLE_HEIGHT:, -32:], picture(66)[32:64, 24:56])
+    assert read_image(Path("docs.jpg")).shape[0] == 4 * (height + GAP) - GAP
+    lq = sheets.pictures_of(sheets.FREE[0], Path("HR"))[0]
+    np.testing.assert_array_equal(sheet[TITLE_HEIGHT::4, :32:4], lq[8:16, 6:14])
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("one=x8.pth@0", "is not a network of scale 4"),
+        ("one.pth", "LABEL=NETWORK@TAU is needed"),
+        ("a=no.pth@0", "no.pth"),
+    ],
+)
+def test_columns_that_cannot_be_drawn_are_refused(
+    bench: Path, capsys: pytest.CaptureFixture[str], word: str, complaint: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        sheets.main(["out", word])
+    assert stop.value.code == 2 and complaint in capsys.readouterr().err and not Path("out").exists()
+
+
+def test_the_opening_picture_has_a_row_of_a_jpeg_file(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening_picture, "CLEAN", [opening_picture.Example("chelsea", 40, 115, 64, 4)])
+    monkeypatch.setattr(opening_picture, "REAL", opening_picture.Example("coffee", 60, 240, 64, 4))
+    for arguments, rows in (([], 1), (["--real", "one.pth"], 2)):
+        opening_picture.main(["opening.jpg", *arguments])
+        assert read_image(Path("opening.jpg")).shape[0] == rows * (256 + TITLE_HEIGHT + GAP) - GAP
