@@ -47,7 +47,9 @@ from srflow_plugin.metrics.samples import Samples
 from srflow_plugin.options.files import load_options
 from srflow_plugin.sampling.draw import draw
 
-DISTANCE = "stlpips"
+SETTINGS = Settings(  # of metrics
+    seed=0, resample=None, distance="stlpips", net="alex", lr_border="", tile=None, niqe=False, device="cpu"
+)
 METRICS = {"psnr_y": ("PSNR-Y, dB", 2), "distance": ("ST-LPIPS, lower is better", 4), "lr_psnr": ("LR-PSNR, dB", 2)}
 OF_SAMPLES = {"diversity": ("S2, %", 1), "exploded": ("exploded samples", 0)}
 TEMPERATURE = 0.8  # of samples; tau = 0 beside it
@@ -238,8 +240,7 @@ def measure(
     """Draw an image's samples and measure them, as ``srflow benchmark`` does; exploded ones are not drawn again."""
     pictures = read_pair(pair)
     lq = to_tensor(pictures.lq)
-    settings = Settings(0, None, DISTANCE, "alex", one.kind.border, None, False, "cpu")
-    sections = metric_sections(one.kind.scale, settings)
+    sections = metric_sections(one.kind.scale, SETTINGS._replace(lr_border=one.kind.border))
     features = network.features(lq) if isinstance(network, SRFlowNet) else None
     for column in columns:
         if isinstance(network, SRFlowNet):
@@ -317,27 +318,26 @@ def damage_table(rows: Sequence[Row], metric: str) -> str:
 
 
 def smallest_lead(rows: Sequence[Row], metric: str, method: str, other: str) -> str:
-    """Say by how much a method is better than another where it is so least, and where."""
+    """Make the row of how much a method is better than another at the damage where it is so least."""
     ours, theirs = (
         {(row["set"], row["damage"]): row[metric] for row in rows if row["method"] == name} for name in (method, other)
     )
+    title, digits = METRICS[metric]
     sign = -1 if metric == "distance" else 1
     lead, place = min((sign * (ours[place] - theirs[place]), place) for place in ours)
-    return f"{lead:+.{METRICS[metric][1]}f} ({', '.join(place)})"
+    return line([method, other, title.partition(",")[0], f"{lead:+.{digits}f}", ", ".join(place)])
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Say how each network stands to bicubic, and to the others, at the damage that is worst for it."""
+def verdicts(rows: Sequence[Row]) -> str:
+    """Make the table of how each network stands to bicubic, and to the others, at the damage that is worst for it."""
     rows = [row for row in rows if row["damage"] != CLEAN.name]
     networks = list(dict.fromkeys(row["network"] for row in rows if row["tau"] is not None))
-    said = []
+    lines = [line(["", "beside", "in", "smallest lead", "at"]), "|---" * 5 + "|"]
     for name in networks:
-        lead = smallest_lead(rows, "psnr_y", f"{name} tau 0", BICUBIC)
-        said.append(f"- {name} at tau = 0: smallest lead over bicubic in PSNR-Y, dB: {lead}")
+        lines.append(smallest_lead(rows, "psnr_y", f"{name} tau 0", BICUBIC))
         for other in (BICUBIC, *(f"{one} tau {TEMPERATURE:g}" for one in networks if one != name)):
-            lead = smallest_lead(rows, "distance", f"{name} tau {TEMPERATURE:g}", other)
-            said.append(f"- {name} at tau = {TEMPERATURE:g}: smallest lead over {other} in ST-LPIPS: {lead}")
-    return said
+            lines.append(smallest_lead(rows, "distance", f"{name} tau {TEMPERATURE:g}", other))
+    return "\n".join(lines) + "\n"
 
 
 def current_commit() -> str:
@@ -354,7 +354,7 @@ def page_of(rows: Sequence[Row], networks: Sequence[Network]) -> str:
     damaged_sets = {row["set"] for row in rows if row["damage"] != CLEAN.name}
     clean_sets = dict.fromkeys(row["set"] for row in rows)
     parts = ["\n".join(textwrap.wrap(made, 120, break_on_hyphens=False)) + "\n"]
-    parts += ["\n".join(verdicts(rows)) + "\n"] if damaged_sets else []
+    parts += [verdicts(rows)] if damaged_sets else []
     for names in ([one for one in clean_sets if (one in damaged_sets) == is_damaged] for is_damaged in (True, False)):
         parts += [clean_table(rows, names)] if names else []
     parts += [damage_table(rows, metric) for metric in (*METRICS, *OF_SAMPLES)] if damaged_sets else []
