@@ -204,6 +204,6 @@ def of_own_process(module: str, *arguments: str) -> float:
 
 def replace_between(page: Path, marks: tuple[str, str], text: str) -> None:
     """Replace what stands on a page of the documentation between two marks."""
-    old = page.read_text()
+    old = page.read_text(encoding="utf-8")
     before, after = old[: old.index(marks[0])], old[old.index(marks[1]) :]
     write_whole(page, f"{before}{marks[0]}\n\n{text}\n{after}")
