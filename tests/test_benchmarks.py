@@ -15,11 +15,10 @@ import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.metrics import calculate_psnr
 
-from benchmarks import _measure, damaged, explain, gpu, opening_picture, peers, sheets
-from srflow_plugin import bicubic_downscale
+from benchmarks import _measure, adaptive, damaged, explain, gpu, opening_picture, peers, sheets
 from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import GAP, TITLE_HEIGHT
-from srflow_plugin.images.resize import bicubic_upscale
+from srflow_plugin.images.resize import bicubic_downscale, bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
 from tests.helpers import ROOT, noise_image, perturb, run, small_network
 
@@ -362,3 +361,41 @@ def test_the_opening_picture_has_a_row_of_a_jpeg_file(bench: Path, monkeypatch: 
     for arguments, rows in (([], 1), (["--real", "one.pth"], 2)):
         opening_picture.main(["opening.jpg", *arguments])
         assert read_image(Path("opening.jpg")).shape[0] == rows * (256 + TITLE_HEIGHT + GAP) - GAP
+# -- temperature by place ----------------------------------------------------------------------------------------------
+
+
+def test_temperature_by_place_is_compared_at_equal_psnr() -> None:
+    plain = {str(tau): {"a": {"image": "a", "psnr": 30 - tau, "stlpips": 0.1 * tau}} for tau in (0, 1, 2)}
+    row = {"image": "a", "psnr": 28.5, "stlpips": 0.2}
+    assert adaptive.plain_stlpips(row, {**plain, "2, 0.5": {"a": row}}) == pytest.approx(0.15)
+
+
+def test_what_is_measured_of_temperature_by_place_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(adaptive, "load_network", lambda path: small_network(log_scale_bound=0.2))
+    monkeypatch.setattr(
+        adaptive, "stlpips_of_each", lambda images, gt: [abs(image - gt.mean()).mean() for image in images]
+    )
+    for folder in ("hr", "lr"):
+        (tmp_path / folder).mkdir()
+    for number in range(2):
+        hr = noise_image(40, 44, number)
+        hr[:, :32] = 100
+        write_image(tmp_path / "hr" / f"{number}.png", hr)
+        write_image(tmp_path / "lr" / f"{number}.png", bicubic_downscale(hr, 4, "replicate"))
+    command = ["adaptive", str(tmp_path / "results.jsonl"), "--set", "few", str(tmp_path / "hr"), str(tmp_path / "lr")]
+    monkeypatch.setattr(sys, "argv", command)
+    adaptive.main()
+    table, kept = capsys.readouterr().out, (tmp_path / "results.jsonl").read_text()
+    rows = {cells[0].strip(): cells[1:] for cells in (line.split("|")[1:-1] for line in table.splitlines()[4:])}
+    assert table.startswith("few, 2 images:") and len(kept.splitlines()) == 2 * len(rows)
+    assert list(rows)[:8] == ["0", "0.6", "0.7", "0.8", "0.9", "0.8, 0.3", "0.8, 0.5", "0.8, 0.7"]
+    assert list(rows)[-2:] == ["0.9, 0.5, features", "0.9, 1.25, features"]
+    grain = {name: float(cells[4]) for name, cells in rows.items()}
+    assert grain["0"] == 0 < grain["0.9, 0.3"] < grain["0.9, 0.7"] < grain["0.9"] < grain["0.9, 1.25"]
+    assert all(("±" in cells[2]) == ("," in name) for name, cells in rows.items())
+
+    monkeypatch.setattr(adaptive, "draw", None)  # nothing is drawn again
+    adaptive.main()
+    assert (tmp_path / "results.jsonl").read_text() == kept and capsys.readouterr().out == table

@@ -22,6 +22,7 @@ from srflow_plugin.images.resize import Downscaler, bicubic_upscale
 from srflow_plugin.images.rows import Rows, rows_of
 from srflow_plugin.images.tensors import to_array, to_tensor
 from srflow_plugin.images.writing import eight_bit
+from srflow_plugin.sampling.adaptive import Adaptive
 from srflow_plugin.sampling.draw import draw_rows
 from srflow_plugin.sampling.explosions import exploded
 from srflow_plugin.sampling.tiling import Band, Tile
@@ -43,6 +44,7 @@ class How(NamedTuple):
     tile: Tile = "auto"
     only: int | None = None
     outscale: float | None = None
+    adaptive: Adaptive = None
 
     @property
     def of_network(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def upscale(
     outscale: float | None = None,
     only: int | None = None,
     compile: bool = False,
+    adaptive: Adaptive = None,
 ) -> Any:
     """Draw super-resolved images of ``image``; the same kind of image comes back.
 
@@ -95,6 +98,7 @@ def upscale(
         outscale: of the results, at most ``scale``: they are downscaled as MATLAB's imresize does. Not for tensors.
         only: the number of the one sample that is drawn, from 0: the same as among others.
         compile: run the network through PyTorch's compiler, which repays its minute in long runs only.
+        adaptive: temperature by place, see :meth:`SRFlowNet.sample`.
 
     Returns:
         Images of the kind of ``image``. An array (num_samples, scale*H, scale*W[, C]) of the same type; a list of
@@ -107,7 +111,7 @@ def upscale(
     (2, 24, 32, 3)
     """
     network = find_network(scale, checkpoint, device, precision, compile)
-    how = How(temperature, num_samples, seed, tile, only, outscale)
+    how = How(temperature, num_samples, seed, tile, only, outscale, adaptive)
     if isinstance(image, Tensor):
         return _upscale_tensor(network, image, how)
     if isinstance(image, Image.Image):

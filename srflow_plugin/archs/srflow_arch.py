@@ -33,6 +33,7 @@ from srflow_plugin.flow import (
 from srflow_plugin.flow.compiled import check_compiler
 from srflow_plugin.flow.coupling import Scale
 from srflow_plugin.flow.precision import autocast_type, without_autocast
+from srflow_plugin.sampling.adaptive import Adaptive
 from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.tiling import Tile
 
@@ -299,6 +300,7 @@ class SRFlowNet(nn.Module):
         resample: float | None = None,
         features: Sequence[Context] | None = None,
         only: int | None = None,
+        adaptive: Adaptive = None,
     ) -> Tensor:
         """Draw super-resolved images: latents from N(0, temperature^2 I), decoded.
 
@@ -316,6 +318,9 @@ class SRFlowNet(nn.Module):
                 Default: leave it.
             features: :meth:`features` of ``lq``, which several calls can share; not used for tiles.
             only: the number of the one sample that is drawn, counted from 0: the same as among others.
+            adaptive: temperature by place. A number is the share of the temperature that flat areas get, from 0 to 2
+                (:mod:`srflow_plugin.sampling.adaptive`); a tensor (B or 1, 1, h, w) holds the factor of each LR pixel.
+                Default: the same temperature everywhere.
 
         Returns:
             (num_samples, B, 3, scale*h, scale*w), not clamped. :func:`srflow_plugin.sampling.draw.draw` tells how many
@@ -336,6 +341,7 @@ class SRFlowNet(nn.Module):
             resample=resample,
             features=features,
             only=only,
+            adaptive=adaptive,
         ).images
 
     def save_pretrained(self, folder: str | Path, **about: Any) -> None:

@@ -16,6 +16,7 @@ DEFAULT_TEMPERATURE = 0.8
 LARGEST = 2**31 - 1  # of numbers that have no other limit
 LONGEST = 40  # characters of a number
 MOST_SAMPLES, MOST_TEMPERATURE, MOST_TILE = 10_000, 100, 2**16  # beyond all use
+MOST_SHARE = 2  # of the temperature, in flat areas
 STEEP = 1.2  # temperature above which nearly every sample breaks in places
 
 
@@ -46,6 +47,17 @@ def add_temperature(parser: argparse._ActionsContainer, what: str = "of the samp
         help=f"temperature {what}: 0 draws the smoothest image, up to about 1 sharper and bolder ones "
         "(default: %(default)s)",
         **{**defaults, **settings},
+    )
+
+
+def add_adaptive(parser: argparse._ActionsContainer) -> None:
+    """Add ``--adaptive``."""
+    parser.add_argument(
+        "--adaptive",
+        type=_share,
+        metavar="SHARE",
+        help="share of the temperature that flat areas get: below 1 for less grain there, up to 2 for more "
+        "(default: the same temperature everywhere)",
     )
 
 
@@ -206,4 +218,11 @@ def _resample(text: str) -> Any:
     return None if text == "off" else in_range(float, low=0, below=1)(text)
 
 
-_tile.__name__, _resample.__name__ = "tile", "factor"
+def _share(text: str) -> float:
+    number = in_range(float, low=0)(text)
+    if number > MOST_SHARE:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to {MOST_SHARE}")
+    return number
+
+
+_tile.__name__, _resample.__name__, _share.__name__ = "tile", "factor", "number"

@@ -58,6 +58,7 @@ def _add_method_arguments(parser: argparse.ArgumentParser) -> None:
         help="SRFlow networks: files, or srflow_x4, srflow_x8_face of the package",
     )
     arguments.add_temperature(parser, nargs="+", default=[0, DEFAULT_TEMPERATURE])
+    arguments.add_adaptive(parser)
     arguments.add_samples(parser, default=10)
     parser.add_argument("--bicubic", action="store_true", help="bicubic upscaling as a row")
     parser.add_argument(
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
         niqe=args.niqe,
         device=str(choose_device(args.device)),
         compile=args.compile,
+        adaptive=args.adaptive,
     )
     table = run_benchmark(args.output, sets, methods, settings, args.workers)
     if table:

@@ -16,7 +16,7 @@ from srflow_plugin.progress import say, tell
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
 SHOWN = 4
-SETTINGS = ("temperature", "seed", "tile", "precision", "outscale", "format", "quality")
+SETTINGS = ("temperature", "adaptive", "seed", "tile", "precision", "outscale", "format", "quality")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_output(parser, "folder for the images (made if missing), or a file for one sample of one image")
     parser.add_argument("--recursive", action="store_true", help="take folders in folders, too; OUTPUT gets the same")
     arguments.add_temperature(parser)
+    arguments.add_adaptive(parser)
     arguments.add_samples(parser, default=1)
     parser.add_argument(
         "--only",
@@ -115,7 +116,9 @@ class _Work:
         self.args, self.name, self.is_alone = args, name, is_alone
         self.network = find_network(args.scale, args.checkpoint, args.device, args.precision, args.compile)
         check_outscale(args.outscale, self.network.scale)
-        self.how = How(args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale)
+        self.how = How(
+            args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale, args.adaptive
+        )
         self.exploded = self.images = 0
 
     def do(self, job: Any) -> None:
@@ -144,6 +147,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--mean and --std need --num-samples 2 or more, and no --only")
     if args.temperature == 0 and (args.num_samples > 1 or args.only):
         raise UserError("at --temperature 0 all samples are equal; leave --num-samples and --only out")
+    if args.temperature == 0 and args.adaptive is not None:
+        raise UserError("at --temperature 0 there is no temperature to lower; leave --adaptive out")
     if args.only is not None and args.num_samples > 1 and args.only >= args.num_samples:
         raise UserError(f"--only {args.only} is none of {args.num_samples} samples, which are counted from 0")
     if args.suffix and (Path(args.suffix).name != args.suffix or args.suffix in (".", "..")):

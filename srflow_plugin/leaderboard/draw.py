@@ -69,6 +69,7 @@ class Settings(NamedTuple):
     niqe: bool
     device: str
     compile: bool = False
+    adaptive: float | None = None
 
 
 def fingerprint(source: Path) -> str:
@@ -267,6 +268,7 @@ def _samples(
         tile=settings.tile,
         resample=settings.resample,
         features=features,
+        adaptive=settings.adaptive,
     )
     return samples.images[:, 0], samples.exploded
 

@@ -157,6 +157,7 @@ def protocol(method: Method, settings: Settings) -> str:
     parts = ["RGB border 0, Y border = scale, 8 bit files", f"LR {settings.lr_border}"]
     if method.temperature is not None and method.source is not None:
         parts += [f"tau {method.temperature:g}, {method.num_samples} samples, seed {settings.seed}"]
+        parts += [f"adaptive {settings.adaptive:g}"] if settings.adaptive is not None else []
         parts += [f"resample {settings.resample:g}"] if settings.resample is not None else []
         parts += [f"sha256 {fingerprint(method.source)}"]
     elif method.source is not None and method.draws:

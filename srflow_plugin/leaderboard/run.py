@@ -133,9 +133,10 @@ def _check_same(
     for key, value in described.items():
         name = key.partition(" ")[2]  # of a set or method
         is_used = others is not None or (bool(used) and (not name or name in used))
-        if earlier.get(key, value) != value and is_used:
+        before = earlier.get(key, Settings._field_defaults.get(key, value))  # as before there was such a setting
+        if before != value and is_used:
             now = f", which {others} makes now" if others else ""
-            change = _change(earlier[key], value)
+            change = _change(before, value)
             raise UserError(f"{path.parent} holds a benchmark with another {key}{change}{now}; name another folder: -o")
     methods_and_sets = (
         [key.removeprefix(kind) for key in {**earlier, **described} if key.startswith(kind)]

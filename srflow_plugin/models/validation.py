@@ -89,6 +89,7 @@ class SRFlowValidation(SRModel):
             tile=self.val_options.tile,
             resample=self.val_options.resample,
             features=self._val_features(),
+            adaptive=self.val_options.adaptive,
         )
         self.output, self.exploded = samples.images.flatten(0, 1), samples.exploded
         net.train(was_training)

@@ -194,6 +194,13 @@ class SRFlowVal(Val):
         low=0,
         below=1,
     )
+    adaptive: float | None = option(
+        "share of the temperature that flat areas get: below 1 less grain there, up to 2 more "
+        "([less grain in flat areas](../how-to/upscale.md#less-grain-in-flat-areas))",
+        None,
+        low=0,
+        high=2,
+    )
     bicubic: bool = option("also measure MATLAB-like bicubic upscaling, as `_bicubic`", False)
 
     @property

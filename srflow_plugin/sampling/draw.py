@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, tee
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import Context
+from srflow_plugin.sampling.adaptive import Adaptive, check_adaptive, factors
 from srflow_plugin.sampling.field import Decoder, Field
 from srflow_plugin.sampling.latents import CPU, Latents
 from srflow_plugin.sampling.tiling import Band, Tile, draw_bands, tile_side
@@ -56,6 +57,7 @@ def draw(
     progress: bool = False,
     resample: float | None = None,
     features: Sequence[Context] | None = None,
+    adaptive: Adaptive = None,
 ) -> Samples:
     """Draw super-resolved images: latents from N(0, temperature^2 I), decoded. ``SRFlowNet.sample`` has the arguments.
 
@@ -74,6 +76,7 @@ def draw(
         progress=progress,
         resample=resample,
         features=features,
+        adaptive=adaptive,
     )
     images, wild, bicubic, row = lq, lq.new_zeros((), dtype=torch.bool), lq.new_zeros((), dtype=torch.long), 0
     for band in bands:
@@ -102,6 +105,7 @@ def draw_rows(
     progress: bool = False,
     resample: float | None = None,
     features: Sequence[Context] | None = None,
+    adaptive: Adaptive = None,
 ) -> Iterator[Band]:
     """Draw the samples of LR images that come row after row, and give them out row after row.
 
@@ -110,12 +114,13 @@ def draw_rows(
         lq: (B, 3, rows, w) each, from top to bottom, on the network's device; all but the last have a multiple of
             ``network.lq_multiple`` rows.
         shape: (B, 3, h, w) of the whole.
-        temperature, num_samples, seed, only, tile, progress, resample, features: of ``SRFlowNet.sample``.
+        temperature, num_samples, seed, only, tile, progress, resample, features, adaptive: of ``SRFlowNet.sample``.
 
     Raises:
         UserError: a number is impossible; before anything is drawn.
     """
     _check(temperature, num_samples, seed, only, tile, resample)
+    check_adaptive(adaptive, shape)
     parts = map(network.padded_lq, lq)
     first = next(parts)
     samples = range(num_samples) if only is None else range(only, only + 1)
@@ -127,7 +132,12 @@ def draw_rows(
     latents = Latents(network.latent_shapes(*size), (padded[0], padded[1]), seeds, images, samples, device)
     side = tile_side(tile, [*shape[:2], *padded], len(samples), network.scale, first.device) or max(padded)
     side = -(-side // multiple) * multiple
-    field = Field(network, chain([first], parts), latents, temperature, side, features)
+    rows: Iterator[Tensor] = chain([first], parts)
+    by_place = None
+    if adaptive is not None:
+        rows, ahead = tee(rows)
+        by_place = factors(ahead, network.padded_lq(adaptive) if isinstance(adaptive, Tensor) else adaptive)
+    field = Field(network, rows, latents, temperature, side, features, by_place)
     return draw_bands(field, (size[0], size[1]), resample, progress)
 
 

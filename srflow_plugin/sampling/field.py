@@ -46,6 +46,7 @@ class Field:
         temperature: to begin with.
         side: of the largest window that is decoded at once, without its margin.
         features: of the whole images, for windows that are the whole.
+        factors: of the temperature to begin with, (B or 1, 1, rows, w), as many rows at a time as ``lq``. Default: 1.
     """
 
     overlap = 16  # LR pixels on each side of a window; docs/results/speed.md says what that is good for
@@ -58,6 +59,7 @@ class Field:
         temperature: float,
         side: int,
         features: Sequence[Context] | None = None,
+        factors: Iterator[Tensor] | None = None,
     ) -> None:
         self.network = network
         self.latents = latents
@@ -66,6 +68,7 @@ class Field:
         self.features = features
         self.first, self.last = 0, 0
         self._coming = lq
+        self._factors = factors
         self._initial = temperature
         self._lq: Tensor
         self._temperature: Tensor  # (N, 1, rows, w)
@@ -80,6 +83,9 @@ class Field:
             parts.append(lq)
             number = len(self.latents.samples) * len(lq)
             temperatures.append(lq.new_full((number, 1, *lq.shape[2:]), self._initial))
+            if self._factors is not None:
+                factor = next(self._factors)
+                temperatures[-1] *= factor.repeat(number // len(factor), 1, 1, 1)
         gone = first - self.first
         self._lq, self._temperature = (
             (rows[0] if len(rows) == 1 else torch.cat(rows, 2))[:, :, gone:] for rows in (parts, temperatures)

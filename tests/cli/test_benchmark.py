@@ -100,6 +100,7 @@ def test_a_compiler_changes_nothing_but_the_time(benchmark_command: list[str], m
         (["--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
         (["--num-samples", "0"], "argument --num-samples: 0 must be 1 or more"),
         (["--tile", "0"], "argument --tile: 0 must be 1 or more"),
+        (["--adaptive", "-1"], "argument --adaptive: -1 must be 0 or more"),
         (["--resample", "1"], "argument --resample: 1 must be from 0 to below 1"),
         (["--device", "tpu9"], "device 'tpu9' is not known"),
         (["--set", "no", "HR", "nowhere"], "nowhere is not a folder"),

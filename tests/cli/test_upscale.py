@@ -49,6 +49,17 @@ def test_folders_patterns_and_everything_beside(place: Path) -> None:
     assert np.array_equal(samples[1], (255 * expected).round().numpy().transpose(1, 2, 0))
 
 
+def test_flat_areas_have_less_grain(place: Path) -> None:
+    Image.fromarray(np.full((12, 15, 3), 100, np.uint8)).save("flat.png")
+    for share in ("0", "0.5", "1"):
+        assert run("flat.png", "in/a.png", "-o", share, "--adaptive", share) == 0
+    assert run("flat.png", "in/a.png", "-o", "off") == 0
+    stds = [np.asarray(Image.open(f"{folder}/flat.png")).std() for folder in ("0", "0.5", "1", "off")]
+    assert stds[0] == 0 and stds[1] == pytest.approx(stds[3] / 2, rel=0.05) and stds[2] == stds[3] > 5
+    for name in ("a", "flat"):
+        assert np.array_equal(opencv_image(Path(f"1/{name}.png")), opencv_image(Path(f"off/{name}.png")))
+
+
 def test_one_file_to_one_file_and_nothing_is_overwritten(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("in/a.png", "-o", "big.png", "--temperature", "0") == 0
     before = Path("big.png").read_bytes()
@@ -90,6 +101,10 @@ def test_one_file_to_one_file_and_nothing_is_overwritten(place: Path, capsys: py
         (["in/a.png", "-o", "net.pth"], "net.pth is not a folder"),
         (["in/a.png", "-o", "out", "--scale", "8"], "net.pth is a network of scale 4, not 8"),
         (["in/a.png", "-o", "out", "--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
+        (["in/a.png", "-o", "out", "--adaptive", "2.5"], "argument --adaptive: 2.5 must be from 0 to 2"),
+        (["in/a.png", "-o", "out", "--adaptive", "nan"], "argument --adaptive: nan must be 0 or more"),
+        (["in/a.png", "-o", "out", "--adaptive", "half"], "argument --adaptive: invalid number value: 'half'"),
+        (["in/a.png", "-o", "out", "--temperature", "0", "--adaptive", "0.5"], "leave --adaptive out"),
         (["in/a.png", "-o", "out", "--num-samples", "0"], "argument --num-samples: 0 must be 1 or more"),
         (
             ["in/a.png", "-o", "out", "--num-samples", "two"],
@@ -229,7 +244,7 @@ def test_a_second_run_does_what_is_missing(place: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    "change", ["--temperature 0.5", "--seed 1", "--tile none", "--precision float32", "source", "net"]
+    "change", ["--temperature 0.5", "--adaptive 0.5", "--seed 1", "--tile none", "--precision float32", "source", "net"]
 )
 def test_what_was_made_otherwise_is_not_taken_for_done(
     place: Path, capsys: pytest.CaptureFixture[str], change: str

@@ -32,6 +32,8 @@ def test_a_row_says_how_it_was_made(tmp_path: Path) -> None:
     assert protocol(Method("bicubic"), SETTINGS) == common
     sampled = protocol(Method("net tau 0.9", 0.9, 10, checkpoint), SETTINGS)
     assert sampled == f"{common}, tau 0.9, 10 samples, seed 3, resample 0.8, sha256 {fingerprint(checkpoint)}"
+    by_place = protocol(Method("net tau 0.9", 0.9, 10, checkpoint), SETTINGS._replace(adaptive=0.5))
+    assert by_place == sampled.replace("seed 3", "seed 3, adaptive 0.5")
     theirs = Method("theirs", source=tmp_path, draws=False)
     assert protocol(theirs, SETTINGS) == f"{common}, files of {tmp_path}"
 

@@ -130,7 +130,13 @@ def test_methods_and_sets_may_be_added_and_not_changed(
         (["--images", "theirs", "HR"], "method theirs (weights "),
         (["--bicubic", "--lr-border", "replicate"], "lr_border (symmetric, now replicate); name another folder"),
         (["--bicubic", "--set", "more", "HR", "LR8"], "set more; name another folder"),
+        (["--bicubic", "--adaptive", "0.5"], "adaptive (None, now 0.5); name another folder"),
+        (["--bicubic", "--adaptive", "0.7"], "adaptive (None, now 0.7); name another folder"),
     ):
+        if what.endswith("now 0.7); name another folder"):  # as versions without that setting have left it
+            kept = json.loads(Path("out/protocol.json").read_text())
+            del kept["adaptive"]
+            Path("out/protocol.json").write_text(json.dumps(kept))
         with pytest.raises(SystemExit) as stop:
             srflow_command([*command, *change])
         assert stop.value.code == 2

@@ -121,6 +121,18 @@ def test_what_exploded_is_counted_and_then_drawn_again(tiny_options: Section, mo
     assert model.exploded == 1 and model.output.shape == (2, 3, 16, 16) and model.output.isfinite().all()
 
 
+@pytest.mark.parametrize("adaptive", [None, 0.0, 0.5])
+def test_the_share_of_flat_areas_is_what_samples_are_drawn_with(tiny_options: Section, adaptive: float | None) -> None:
+    tiny_options["val"].update(adaptive=adaptive, temperature=0.8)
+    model = build_model(tiny_options)
+    lq = torch.full((1, 3, 4, 4), 0.5)
+    model.feed_data({"lq": lq})
+    model.test()
+    temperature = 0.8 * (1 if adaptive is None else adaptive)
+    expected = model.val_network().eval().sample(lq, temperature, 2, seed=0)
+    torch.testing.assert_close(model.output, expected.flatten(0, 1))
+
+
 def test_an_image_is_encoded_once(tiny_options: Section) -> None:
     tiny_options["val"].update(temperature=[0.5, 0.8])  # and 0 for the picture
     tiny_options["val"]["metrics"]["nll"] = {"type": "calculate_nll"}

@@ -87,6 +87,7 @@ MISTAKES = {
     "no such best": ("logger:keep_best=psnr", "logger.keep_best: 'psnr' is not known"),
     "uneven parts": ("train:accumulation_steps=3", "train.accumulation_steps: 3 must divide"),
     "a resample above 1": ("val:resample=1.5", "val.resample: 1.5 must be from 0 to below 1"),
+    "a share above 2": ("val:adaptive=2.5", "val.adaptive: 2.5 must be at most 2"),
     "a metric's option": ("val:metrics:psnr:crop_border=a", "val.metrics.psnr cannot be computed"),
     "patch larger than images": ("datasets:train:gt_size=64", "0 is 52x44, smaller than gt_size 64"),
     "batch larger than data set": ("datasets:train:batch_size_per_gpu=31", "30 images do not fill a batch of 31"),
