@@ -1,14 +1,17 @@
 """Temperature by place against the same temperature everywhere: quality, and grain in flat areas.
 
     python -m benchmarks.adaptive RESULTS.jsonl --set Set5 HR LR --set Set14 HR LR [--checkpoint NETWORK]
+        [--page docs/results/adaptive.md]
 
 One sample of each image with each setting, of the same latents. Settings beside plain temperatures: "0.8, 0.5" is
 temperature 0.8 of which flat areas get the share 0.5, by the standard deviation of the LR image; "0.8, 0.5, features"
-does it by that of the encoder's features. What is in RESULTS.jsonl is not measured again; the tables are of all that is
-there. "Against plain" compares at equal PSNR: ST-LPIPS minus that of the plain temperature whose PSNR is the same,
-interpolated for each image, with the standard error of the mean over images. Grain is the root mean square of the
-sample minus the image of temperature 0, in grey levels, over the LR pixels with less than 2 grey levels of standard
-deviation around them.
+does it by that of the encoder's features. What is in RESULTS.jsonl of this network is not measured again; the tables
+are of all that is there, and replace those of the page.
+
+"Against plain" compares at equal PSNR: ST-LPIPS minus that of the plain temperature whose PSNR is the same,
+interpolated for each image, with the standard error of the mean over images; nothing stands there if an image's PSNR is
+none of a plain temperature's. Grain is the root mean square of the sample minus the image of temperature 0, in grey
+levels, over the LR pixels with less than 2 grey levels of standard deviation around them.
 """
 
 from __future__ import annotations
@@ -33,12 +36,14 @@ from srflow_plugin.flow import Context
 from srflow_plugin.images.files import find_images, read_image
 from srflow_plugin.images.resize import Border
 from srflow_plugin.images.tensors import to_bgr, to_pixels, to_tensor
+from srflow_plugin.leaderboard.draw import fingerprint
 from srflow_plugin.metrics.lpips_metric import stlpips_of_each
-from srflow_plugin.sampling.adaptive import FLAT, local_std, smoothstep
+from srflow_plugin.sampling.adaptive import FLAT, Adaptive, local_std, smoothstep, temperature_map
 from srflow_plugin.sampling.draw import draw
 
 Row = dict[str, Any]
 COLUMNS = "temperature, share", "PSNR-Y", "ST-LPIPS", "against plain", "LR-PSNR", "grain", "exploded"
+MARKS = "<!-- tables of benchmarks/adaptive.py -->", "<!-- end -->"
 BETWEEN = 0.1, 0.4  # quantiles of the features' deviation between which the map of features rises
 
 
@@ -64,12 +69,15 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.8, 0.9], help="of temperatures by place")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.5, 0.7, 1.25])
     parser.add_argument("--border", choices=get_args(Border), default="replicate", help="how the LR images were made")
+    parser.add_argument("--page", type=Path, help="Markdown page to put the tables on, between its marks")
     args = parser.parse_args()
     settings = [Setting(temperature) for temperature in sorted({0.0, *args.plain})]
     settings += [Setting(temperature, share) for temperature in args.temperatures for share in args.shares]
     settings += [Setting(max(args.temperatures), share, by_features=True) for share in (0.5, 1.25)]
-    network = load_network(find_checkpoint(args.checkpoint))
+    checkpoint = find_checkpoint(args.checkpoint)
+    network, weights = load_network(checkpoint), fingerprint(checkpoint)
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    rows = [row for row in rows if row["network"] == weights]
     done = {(row["set"], row["image"], row["setting"]) for row in rows}
     pairs: list[tuple[str, Path, Path]] = []
     for name, *folders in args.sets:
@@ -79,10 +87,14 @@ def main() -> None:
         for number, (name, hr, lr) in enumerate(tqdm(pairs, unit="image")):
             left = [setting for setting in settings if (name, hr.name, setting.name) not in done]
             for row in measured(network, read_image(hr), read_image(lr), left, number, args.border):
-                rows.append({"set": name, "image": hr.name, **row})
+                rows.append({"network": weights, "set": name, "image": hr.name, **row})
                 file.write(json.dumps(rows[-1]) + "\n")
             file.flush()
     sys.stdout.write(tables(rows))
+    if args.page:
+        text = args.page.read_text()
+        before, after = text[: text.index(MARKS[0])], text[text.index(MARKS[1]) :]
+        args.page.write_text(f"{before}{MARKS[0]}\n\n{tables(rows)}\n{after}")
 
 
 @torch.no_grad()
@@ -98,7 +110,11 @@ def measured(
     flat = local_std(255 * lq)[0, 0] < FLAT
     rows, pictures = [], []
     for setting in settings:
-        by_place = features_map(features, lq, setting.share or 0) if setting.by_features else setting.share
+        by_place: Adaptive = setting.share
+        if setting.by_features:
+            by_place = features_map(features, lq, setting.share or 0)
+        elif setting.share is not None and setting.share > 1:
+            by_place = temperature_map(lq, setting.share)
         drawn = draw(network, lq, setting.temperature, seed=seed, features=features, adaptive=by_place)
         sample = drawn.images[0]
         pictures.append(to_bgr(to_pixels(sample[0])))
@@ -141,17 +157,18 @@ def _line(setting: str, rows: Sequence[Row], of_set: dict[str, dict[str, Row]]) 
     against = ""
     if "," in setting:
         differences = [row["stlpips"] - plain_stlpips(row, of_set) for row in rows]
-        error = np.std(differences, ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else np.nan
-        against = f"{np.mean(differences):+.4f} ± {error:.4f}"
+        if len(differences) > 1 and np.isfinite(differences).all():
+            against = f"{np.mean(differences):+.4f} ± {np.std(differences, ddof=1) / len(differences) ** 0.5:.4f}"
     cells = [setting, f"{mean('psnr'):.2f}", f"{mean('stlpips'):.4f}", against, f"{mean('lr_psnr'):.2f}"]
     cells += [f"{mean('grain'):.2f}", f"{sum(row['exploded'] for row in rows)}"]
     return f"| {' | '.join(cells)} |\n"
 
 
 def plain_stlpips(row: Row, of_set: dict[str, dict[str, Row]]) -> float:
-    """Interpolate an image's ST-LPIPS of plain temperatures at a PSNR."""
+    """Interpolate an image's ST-LPIPS of plain temperatures at a PSNR; NaN beyond theirs."""
     plain = sorted((one[row["image"]] for setting, one in of_set.items() if "," not in setting), key=_psnr)
-    return float(np.interp(row["psnr"], [_psnr(one) for one in plain], [one["stlpips"] for one in plain]))
+    psnrs, distances = [_psnr(one) for one in plain], [one["stlpips"] for one in plain]
+    return float(np.interp(row["psnr"], psnrs, distances, left=np.nan, right=np.nan))
 
 
 def _psnr(row: Row) -> float:

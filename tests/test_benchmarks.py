@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -366,8 +367,23 @@ def test_the_opening_picture_has_a_row_of_a_jpeg_file(bench: Path, monkeypatch: 
 
 def test_temperature_by_place_is_compared_at_equal_psnr() -> None:
     plain = {str(tau): {"a": {"image": "a", "psnr": 30 - tau, "stlpips": 0.1 * tau}} for tau in (0, 1, 2)}
-    row = {"image": "a", "psnr": 28.5, "stlpips": 0.2}
-    assert adaptive.plain_stlpips(row, {**plain, "2, 0.5": {"a": row}}) == pytest.approx(0.15)
+    for psnr, expected in ((28.5, 0.15), (30, 0.0), (27.9, math.nan), (30.1, math.nan)):
+        row = {"image": "a", "psnr": psnr, "stlpips": 0.2}
+        found = adaptive.plain_stlpips(row, {**plain, "2, 0.5": {"a": row}})
+        assert found == pytest.approx(expected, nan_ok=True)
+
+    def line(psnr: float) -> str:
+        values = {"set": "few", "lr_psnr": 50.0, "grain": None, "exploded": 0}
+        rows = [
+            {**values, "setting": setting, "image": image, "psnr": value, "stlpips": distance}
+            for image, more in (("a", 0.0), ("b", 0.02))
+            for setting, value, distance in (("0", 30.0, 0.0), ("1", 28.0, 0.2), ("1, 0.5", psnr, 0.2 + more))
+        ]
+        rows[0]["grain"] = rows[1]["grain"] = rows[2]["grain"] = 0.5  # the other image has nothing flat
+        return adaptive.tables(rows).splitlines()[-1]
+
+    assert line(29) == "| 1, 0.5 | 29.00 | 0.2100 | +0.1100 ± 0.0100 | 50.00 | 0.50 | 0 |"
+    assert line(27) == "| 1, 0.5 | 27.00 | 0.2100 |  | 50.00 | 0.50 | 0 |"
 
 
 def test_what_is_measured_of_temperature_by_place_is_kept(
@@ -394,8 +410,11 @@ def test_what_is_measured_of_temperature_by_place_is_kept(
     assert list(rows)[-2:] == ["0.9, 0.5, features", "0.9, 1.25, features"]
     grain = {name: float(cells[4]) for name, cells in rows.items()}
     assert grain["0"] == 0 < grain["0.9, 0.3"] < grain["0.9, 0.7"] < grain["0.9"] < grain["0.9, 1.25"]
-    assert all(("±" in cells[2]) == ("," in name) for name, cells in rows.items())
 
     monkeypatch.setattr(adaptive, "draw", None)  # nothing is drawn again
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{adaptive.MARKS[0]}\nold\n{adaptive.MARKS[1]}\n\nafter\n")
+    sys.argv += ["--page", str(page)]
     adaptive.main()
+    assert page.read_text() == f"before\n\n{adaptive.MARKS[0]}\n\n{table}\n{adaptive.MARKS[1]}\n\nafter\n"
     assert (tmp_path / "results.jsonl").read_text() == kept and capsys.readouterr().out == table

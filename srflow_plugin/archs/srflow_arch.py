@@ -318,7 +318,7 @@ class SRFlowNet(nn.Module):
                 Default: leave it.
             features: :meth:`features` of ``lq``, which several calls can share; not used for tiles.
             only: the number of the one sample that is drawn, counted from 0: the same as among others.
-            adaptive: temperature by place. A number is the share of the temperature that flat areas get, from 0 to 2
+            adaptive: temperature by place. A number is the share of the temperature that flat areas get, from 0 to 1
                 (:mod:`srflow_plugin.sampling.adaptive`); a tensor (B or 1, 1, h, w) holds the factor of each LR pixel.
                 Default: the same temperature everywhere.
 

@@ -16,7 +16,6 @@ DEFAULT_TEMPERATURE = 0.8
 LARGEST = 2**31 - 1  # of numbers that have no other limit
 LONGEST = 40  # characters of a number
 MOST_SAMPLES, MOST_TEMPERATURE, MOST_TILE = 10_000, 100, 2**16  # beyond all use
-MOST_SHARE = 2  # of the temperature, in flat areas
 STEEP = 1.2  # temperature above which nearly every sample breaks in places
 
 
@@ -56,7 +55,7 @@ def add_adaptive(parser: argparse._ActionsContainer) -> None:
         "--adaptive",
         type=_share,
         metavar="SHARE",
-        help="share of the temperature that flat areas get: below 1 for less grain there, up to 2 for more "
+        help="share of the temperature that flat areas get, 0 to 1, for less grain there "
         "(default: the same temperature everywhere)",
     )
 
@@ -220,8 +219,8 @@ def _resample(text: str) -> Any:
 
 def _share(text: str) -> float:
     number = in_range(float, low=0)(text)
-    if number > MOST_SHARE:
-        raise argparse.ArgumentTypeError(f"{text} must be from 0 to {MOST_SHARE}")
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text} must be from 0 to 1")
     return number
 
 

@@ -195,11 +195,11 @@ class SRFlowVal(Val):
         below=1,
     )
     adaptive: float | None = option(
-        "share of the temperature that flat areas get: below 1 less grain there, up to 2 more "
+        "share of the temperature that flat areas get, from 0 to 1 "
         "([less grain in flat areas](../how-to/upscale.md#less-grain-in-flat-areas))",
         None,
         low=0,
-        high=2,
+        high=1,
     )
     bicubic: bool = option("also measure MATLAB-like bicubic upscaling, as `_bicubic`", False)
 

@@ -16,7 +16,6 @@ from srflow_plugin.errors import UserError
 
 Adaptive = float | Tensor | None  # the share, a map of one's own, or the same temperature everywhere
 
-MOST = 2.0  # share
 REACH = 2  # LR pixels that count on each side of one
 FLAT, TEXTURED = 2.0, 10.0  # standard deviations, in grey levels, up to which a place is one, and from which the other
 
@@ -89,8 +88,8 @@ def check_adaptive(adaptive: Adaptive, shape: Sequence[int]) -> None:
             raise UserError(f"adaptive must be ({batch}, 1, {height}, {width}), not {tuple(adaptive.shape)}")
         if not ((adaptive >= 0) & adaptive.isfinite()).all():
             raise UserError("adaptive must hold factors of the temperature: 0 or more, and finite")
-    elif adaptive is not None and not 0 <= adaptive <= MOST:
-        raise UserError(f"adaptive must be from 0 to {MOST:g}, or a map of factors, not {adaptive}")
+    elif adaptive is not None and not 0 <= adaptive <= 1:
+        raise UserError(f"adaptive must be from 0 to 1, or a map of factors, not {adaptive}")
 
 
 def _around(x: Tensor) -> Tensor:

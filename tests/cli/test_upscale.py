@@ -101,7 +101,7 @@ def test_one_file_to_one_file_and_nothing_is_overwritten(place: Path, capsys: py
         (["in/a.png", "-o", "net.pth"], "net.pth is not a folder"),
         (["in/a.png", "-o", "out", "--scale", "8"], "net.pth is a network of scale 4, not 8"),
         (["in/a.png", "-o", "out", "--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
-        (["in/a.png", "-o", "out", "--adaptive", "2.5"], "argument --adaptive: 2.5 must be from 0 to 2"),
+        (["in/a.png", "-o", "out", "--adaptive", "1.5"], "argument --adaptive: 1.5 must be from 0 to 1"),
         (["in/a.png", "-o", "out", "--adaptive", "nan"], "argument --adaptive: nan must be 0 or more"),
         (["in/a.png", "-o", "out", "--adaptive", "half"], "argument --adaptive: invalid number value: 'half'"),
         (["in/a.png", "-o", "out", "--temperature", "0", "--adaptive", "0.5"], "leave --adaptive out"),

@@ -124,9 +124,9 @@ def test_tiles_of_a_network_are_the_whole_image_whatever_else_is_asked(monkeypat
 @pytest.mark.parametrize(
     ("adaptive", "message"),
     [
-        (-0.1, "adaptive must be from 0 to 2, or a map of factors, not -0.1"),
-        (2.5, "adaptive must be from 0 to 2, or a map of factors, not 2.5"),
-        (float("nan"), "adaptive must be from 0 to 2, or a map of factors, not nan"),
+        (-0.1, "adaptive must be from 0 to 1, or a map of factors, not -0.1"),
+        (1.5, "adaptive must be from 0 to 1, or a map of factors, not 1.5"),
+        (float("nan"), "adaptive must be from 0 to 1, or a map of factors, not nan"),
         (torch.ones(4, 5), r"adaptive must be \(1 or 2, 1, 4, 5\), not \(4, 5\)"),
         (torch.ones(1, 3, 4, 5), r"adaptive must be \(1 or 2, 1, 4, 5\), not \(1, 3, 4, 5\)"),
         (torch.ones(3, 1, 4, 5), r"adaptive must be \(1 or 2, 1, 4, 5\), not \(3, 1, 4, 5\)"),
