@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires
 from pathlib import Path
@@ -91,3 +92,17 @@ def short(value: Any) -> str:
     """
     text = printable(_values.repr(value))
     return text if len(text) <= SHORT else f"{text[: SHORT - 3]}..."
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """End of a complaint about an unknown name: the known one that is meant, or all."""
+    names = list(names)
+    return close_match(name, names) or f"; known are {', '.join(sorted(names))}"
+
+
+def close_match(name: Any, names: Iterable[str]) -> str:
+    """End of a note about an unknown name: the known one that is meant, or nothing."""
+    names = list(names)
+    matches = difflib.get_close_matches(str(name), names, n=1)
+    matches = matches or sorted((known for known in names if name and str(name) in known), key=len)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from srflow_plugin import errors
-from srflow_plugin.errors import SHORT, UserError, cell, install_command, needs, printable, short
+from srflow_plugin.errors import SHORT, UserError, cell, install_command, nearest, needs, printable, short
 from tests.helpers import CLONE, ROOT
 
 
@@ -66,3 +66,11 @@ def test_a_value_in_a_message_is_short(value: Any) -> None:
 @pytest.mark.parametrize("value", [1, 0.5, None, "four", ["a"], {"t": 1}, [1, 2], True, "a'b"])
 def test_usual_values_are_shown_as_they_are(value: Any) -> None:
     assert short(value) == repr(value)
+
+
+def test_the_known_name_that_is_meant() -> None:
+    names = ["calculate_psnr", "calculate_ssim", "scale"]
+    assert nearest("scal", names) == "; did you mean scale?"
+    assert nearest("psnr", names) == "; did you mean calculate_psnr?"  # part of it
+    assert nearest("zzz", names) == "; known are calculate_psnr, calculate_ssim, scale"
+    assert nearest(None, ["a"]) == "; known are a"

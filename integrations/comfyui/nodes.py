@@ -17,7 +17,7 @@ from torch import Tensor
 from srflow_plugin import SRFlowNet, load_network
 from srflow_plugin.applications.enlarge import face_warning
 from srflow_plugin.applications.upscale import RESAMPLE
-from srflow_plugin.checkpoints.shipped import SHIPPED, find_checkpoint
+from srflow_plugin.checkpoints.shipped import BY_NAME, find_checkpoint
 from srflow_plugin.images.pictures import heat_map, spread
 from srflow_plugin.sampling.draw import draw_rows
 from srflow_plugin.sampling.tiling import BYTES_PER_LQ_PIXEL, MAX_SIDE
@@ -42,11 +42,14 @@ class LoadSRFlow:
     RETURN_NAMES = ("srflow_model",)
     FUNCTION = "load"
     CATEGORY = "loaders"
-    DESCRIPTION = "Load an SRFlow network: srflow_x4 (photographs), srflow_x8_face (faces of 20x20), or a file."
+    DESCRIPTION = (
+        "Load an SRFlow network: srflow_x4 (clean photographs), srflow_x4_real (JPEG, noise), srflow_x8_face (faces of "
+        "20x20), or a file."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        names = [*sorted(path.stem for path in SHIPPED.values()), *folder_paths.get_filename_list(FOLDER)]
+        names = [*sorted(BY_NAME), *folder_paths.get_filename_list(FOLDER)]
         return {
             "required": {
                 "model_name": (names, {"tooltip": "A network of the package, or a file of models/upscale_models."}),
@@ -167,7 +170,7 @@ def _map(samples: Tensor) -> Tensor:
 
 def _path(model_name: str) -> Path:
     """Path of a network that the list has."""
-    if model_name in {path.stem for path in SHIPPED.values()}:
+    if model_name in BY_NAME:
         return find_checkpoint(model_name)
     return Path(folder_paths.get_full_path_or_raise(FOLDER, model_name))
 

@@ -1,6 +1,6 @@
 """A Space of the Hugging Face Hub: the page of ``srflow demo``.
 
-Variables: SRFLOW_NETWORKS names the networks, with blanks between (default: both of the package); GRADIO_SERVER_PORT
+Variables: SRFLOW_NETWORKS names the networks, with blanks between (default: those of the package); GRADIO_SERVER_PORT
 the port. SPACE_HOST, the Space's name on the web, comes from the Hub.
 """
 
@@ -11,7 +11,7 @@ from srflow_plugin.demo.hosts import Hosts
 from srflow_plugin.demo.serve import Serving, serve
 from srflow_plugin.demo.session import Session
 
-NETWORKS = os.environ.get("SRFLOW_NETWORKS", "srflow_x4 srflow_x8_face").split()
+NETWORKS = os.environ.get("SRFLOW_NETWORKS", "srflow_x4 srflow_x4_real srflow_x8_face").split()
 LARGEST_IMAGE = 256 * 256  # low-resolution pixels
 LARGEST_FILE = 20 * 2**20  # bytes
 

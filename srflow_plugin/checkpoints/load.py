@@ -46,8 +46,9 @@ def load_network(source: str | Path | Mapping[str, Any], param_key: str = "param
     """Build the network that a checkpoint holds, in eval mode, its hyperparameters read from the checkpoint itself.
 
     Args:
-        source: a file, the name of a network of the package ("srflow_x4", "srflow_x8_face"), an address of the Hugging
-            Face Hub ("hf://user/name"), or a state dict; of this project or released, with or without ``module.``.
+        source: a file, the name of a network of the package ("srflow_x4", "srflow_x4_real", "srflow_x8_face"), an
+            address of the Hugging Face Hub ("hf://user/name"), or a state dict; of this project or released, with or
+            without ``module.``.
         param_key: "params_ema" or "params"; the other where a file has only that.
         overrides: keyword arguments of SRFlowNet, in place of what the checkpoint says or, where it says nothing, of
             what is assumed. An assumption is logged as a warning: released files do not tell ``feature_blocks`` (the

@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, close_match, nearest
 from srflow_plugin.files import check_is_file
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-SHIPPED = {4: WEIGHTS / "srflow_x4.safetensors", 8: WEIGHTS / "srflow_x8_face.safetensors"}
-DEFAULT_SCALE = 4
 HUB = "hf://"
+
+
+class Shipped(NamedTuple):
+    """Network that comes with the package.
+
+    Attributes:
+        name: wherever a checkpoint is asked for; its file has it as well.
+        scale: of the network.
+        purpose: pictures that it is for.
+    """
+
+    name: str
+    scale: int
+    purpose: str
+
+    @property
+    def path(self) -> Path:
+        """File of its weights."""
+        return WEIGHTS / f"{self.name}.safetensors"
+
+
+# By the words of --network. Of a scale the first is the default.
+SHIPPED = {
+    "photo": Shipped("srflow_x4", 4, "clean photographs that were made smaller"),
+    "real": Shipped("srflow_x4_real", 4, "real photographs: JPEG, noise, blur"),
+    "face": Shipped("srflow_x8_face", 8, "aligned faces of 20x20 pixels"),
+}
+DEFAULT_SCALE = SHIPPED["photo"].scale
+BY_NAME = {one.name: one for one in SHIPPED.values()}
+AUTO = "auto"  # the picture says which of CHOSEN is for it
+CHOSEN = ("photo", "real")
+WORDS = (AUTO, *SHIPPED)
 
 
 def is_address(name: str | Path) -> bool:
@@ -30,18 +61,49 @@ def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
         UserError: there is none.
     """
     if name is None:
-        if (scale or DEFAULT_SCALE) not in SHIPPED:
-            raise UserError(
-                f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint"
-            )
-        return SHIPPED[scale or DEFAULT_SCALE]
+        return _for_scale(scale or DEFAULT_SCALE).path
     if is_address(name):
         from srflow_plugin.integrations.hub import fetched
 
         return fetched(str(name))
     path = Path(name)
-    shipped = {weights.stem: weights for weights in SHIPPED.values()}
-    if str(name) in shipped and not path.exists():
-        return shipped[str(name)]
+    if str(name) in BY_NAME and not path.exists():
+        return BY_NAME[str(name)].path
+    if not path.exists() and (meant := close_match(name, BY_NAME)):
+        raise UserError(f"{path} does not exist{meant}")
     check_is_file(path)
     return path
+
+
+def _for_scale(scale: int) -> Shipped:
+    for one in SHIPPED.values():
+        if one.scale == scale:
+            return one
+    raise UserError(f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint")
+
+
+def check_word(word: str) -> str:
+    """Refuse what is no word of ``--network``."""
+    if word not in WORDS:
+        raise UserError(f"network {word!r} is not known{nearest(word, WORDS)}")
+    return word
+
+
+def named_by(word: str, checkpoint: str | Path | None = None, scale: int | None = None) -> str | None:
+    """Name the network of the package that a word of ``--network`` means; None for "auto", which the picture answers.
+
+    >>> named_by("real"), named_by("auto")
+    ('srflow_x4_real', None)
+
+    Raises:
+        UserError: there is no such word, or it does not go with a checkpoint or a scale.
+    """
+    check_word(word)
+    if checkpoint is not None:
+        raise UserError(f"network {word} and checkpoint {checkpoint} are two answers to one question; give one of them")
+    own = SHIPPED[CHOSEN[0] if word == AUTO else word]
+    if scale not in (None, own.scale):
+        fitting = [other for other, one in SHIPPED.items() if one.scale == scale]
+        hint = f", or choose {' or '.join(fitting)}" if fitting else ""
+        raise UserError(f"network {word} is of scale {own.scale}, not {scale}; leave the scale out{hint}")
+    return None if word == AUTO else own.name

@@ -24,8 +24,8 @@ def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="NETWORK",
-        help="SRFlow network: a file of this project or a released one, or srflow_x4, srflow_x8_face of the package, "
-        "or hf://user/name of the Hugging Face Hub (default: the package's for --scale)",
+        help="SRFlow network: a file of this project or a released one, or srflow_x4, srflow_x4_real, srflow_x8_face "
+        "of the package, or hf://user/name of the Hugging Face Hub (default: the package's for --scale)",
         **settings,
     )
     parser.add_argument(

@@ -55,7 +55,7 @@ def _add_method_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NETWORK",
-        help="SRFlow networks: files, or srflow_x4, srflow_x8_face of the package",
+        help="SRFlow networks: files, or srflow_x4, srflow_x4_real, srflow_x8_face of the package",
     )
     arguments.add_temperature(parser, nargs="+", default=[0, DEFAULT_TEMPERATURE])
     arguments.add_adaptive(parser)

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="IN",
-        help="a checkpoint of this project, or a released SRFlow one, or srflow_x4, srflow_x8_face of the package",
+        help="a checkpoint of this project, or a released SRFlow one, or srflow_x4, srflow_x4_real, srflow_x8_face "
+        "of the package",
     )
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .pth, or .safetensors")
     parser.add_argument("--to-released", action="store_true", help="write the released key names")

@@ -15,7 +15,7 @@ from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError, needs
 
 HELP = "start a local web page to try networks on"
-NAMES = {4: "photographs, x4", 8: "faces, x8"}
+NAMES = {"photo": "photographs, x4", "real": "real photographs (JPEG, noise), x4", "face": "faces, x8"}
 PASSWORD = "SRFLOW_PASSWORD"
 UNITS = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
 OPEN = "warning: whoever can reach this machine can use the page, as there is no --password, and nothing is encrypted\n"
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         nargs="+",
         metavar="NETWORK",
-        help="SRFlow networks: files, or srflow_x4, srflow_x8_face (default: both)",
+        help="SRFlow networks: files, or srflow_x4, srflow_x4_real, srflow_x8_face (default: all three)",
     )
     parser.add_argument(
         "--max-pixels",
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
     named = list(dict.fromkeys(args.checkpoint or []))
     chosen = {label: find_checkpoint(name) for label, name in zip(labels(named), named, strict=True)}
-    shipped = {name: SHIPPED[scale] for scale, name in NAMES.items()}
+    shipped = {name: SHIPPED[word].path for word, name in NAMES.items()}
     with needs("demo", "srflow demo"):
         from srflow_plugin.applications.upscale import find_network
         from srflow_plugin.demo.hosts import Hosts

@@ -33,9 +33,8 @@ from srflow_plugin.cli import (
     transfer,
     upscale,
 )
-from srflow_plugin.errors import TrainingError, UserError, printable, short
+from srflow_plugin.errors import TrainingError, UserError, nearest, printable, short
 from srflow_plugin.memory import is_shortage
-from srflow_plugin.options.types import nearest
 
 TRAINING: dict[str, ModuleType] = {"train": train, "test": test, "check": check}
 TOOLS: dict[str, ModuleType] = {

@@ -126,7 +126,7 @@ def metadata(
         "precision": precision,
         "network": "" if source is None else source.name,
         "network_sha256": fingerprint(network),
-        "license": "Apache-2.0" if source in SHIPPED.values() else "that of the network's author",
+        "license": "Apache-2.0" if source in [one.path for one in SHIPPED.values()] else "that of the network's author",
         "srflow_plugin": __version__,
     }
     if with_latents:

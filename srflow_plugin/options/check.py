@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from srflow_plugin.errors import UserError, short
+from srflow_plugin.errors import UserError, close_match, nearest, short
 from srflow_plugin.options.files import load_options
 from srflow_plugin.options.schema import (
     DATASETS,
@@ -32,7 +32,7 @@ from srflow_plugin.options.schema import (
     Wandb,
 )
 from srflow_plugin.options.settle import settle
-from srflow_plugin.options.types import close_match, conforms, describe, join, nearest, words
+from srflow_plugin.options.types import conforms, describe, join, words
 
 EIGHT_BIT_LEVELS = 256
 LONGEST_NAME = 120  # bytes; with a time and an ending it must be the name of a file, of 255 at most

@@ -21,13 +21,13 @@ from basicsr.utils.registry import (
 )
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
-from srflow_plugin.errors import UserError, short
+from srflow_plugin.errors import UserError, nearest, short
 from srflow_plugin.metrics.objects import find_metric, settle_better
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.check import check_types, require
 from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal, read
-from srflow_plugin.options.types import conforms, describe, join, make_whole, nearest
+from srflow_plugin.options.types import conforms, describe, join, make_whole
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
 TRIED_SIZE = (240, 240)  # a multiple of every scale

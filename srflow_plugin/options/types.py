@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 
@@ -71,20 +70,6 @@ def words(hint: Any) -> list[str]:
         return [word for word in get_args(hint) if isinstance(word, str)]
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
     return [word for part in parts for word in words(part)]
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """End of a complaint about an unknown name: the known one that is meant, or all."""
-    names = list(names)
-    return close_match(name, names) or f"; known are {', '.join(sorted(names))}"
-
-
-def close_match(name: Any, names: Iterable[str]) -> str:
-    """End of a note about an unknown name: the known one that is meant, or nothing."""
-    names = list(names)
-    matches = difflib.get_close_matches(str(name), names, n=1)
-    matches = matches or sorted((known for known in names if name and str(name) in known), key=len)
-    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def join(where: str, key: Any) -> str:

@@ -12,7 +12,7 @@ import torch
 from basicsr.utils import set_random_seed
 from basicsr.utils.dist_util import get_dist_info
 
-from srflow_plugin.checkpoints.shipped import SHIPPED
+from srflow_plugin.checkpoints.shipped import BY_NAME
 from srflow_plugin.data.embedded import prepare_embedded
 from srflow_plugin.data.pairing import at_home
 from srflow_plugin.errors import UserError
@@ -27,7 +27,6 @@ from srflow_plugin.training.log import check_boards
 from srflow_plugin.training.resume import resolve_resume
 
 DEBUG_FREQUENCY = 8
-SHIPPED_BY_NAME = {file.stem: file for file in SHIPPED.values()}
 Launcher = Literal["none", "pytorch", "slurm"]
 
 
@@ -168,7 +167,7 @@ def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
         opt["num_gpu"] = torch.cuda.device_count()
     for key, path in opt["path"].items():
         if isinstance(path, str) and ("resume_state" in key or "pretrain_network" in key):
-            opt["path"][key] = str(SHIPPED_BY_NAME.get(path, at_home(path)))
+            opt["path"][key] = str(BY_NAME[path].path if path in BY_NAME else at_home(path))
     _complete_paths(opt, root)
     if opt["is_train"] and "debug" in opt["name"]:
         opt["logger"].update(print_freq=1, save_checkpoint_freq=DEBUG_FREQUENCY)

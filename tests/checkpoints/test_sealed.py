@@ -54,10 +54,10 @@ def test_files_of_others_have_no_hash_and_are_read(tmp_path: Path) -> None:
 
 
 def test_the_networks_of_the_package_are_sealed(tmp_path: Path) -> None:
-    for path in SHIPPED.values():
-        content = path.read_bytes()
+    for one in SHIPPED.values():
+        content = one.path.read_bytes()
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        assert HASH_KEY in header["__metadata__"] and read_sealed(path)
+        assert HASH_KEY in header["__metadata__"] and read_sealed(one.path)
         (tmp_path / "a").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(UserError, match="a is damaged: it has changed since it was written"):
             read_sealed(tmp_path / "a")

@@ -13,7 +13,8 @@ from basicsr.metrics import calculate_psnr
 import srflow_plugin
 from srflow_plugin import bicubic_downscale, calculate_lr_psnr
 from srflow_plugin.applications.upscale import find_network
-from srflow_plugin.checkpoints.shipped import SHIPPED, find_checkpoint
+from srflow_plugin.checkpoints.load import load_network
+from srflow_plugin.checkpoints.shipped import SHIPPED, Shipped, find_checkpoint, named_by
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
@@ -24,9 +25,14 @@ CASES = [("chelsea", 40, 115, 256, 4, 0.3, 42.0), ("astronaut", 28, 157, 160, 8,
 
 def test_they_travel_in_the_wheel_and_are_small() -> None:
     weights = files("srflow_plugin") / "weights"
-    sizes = [path.stat().st_size for path in SHIPPED.values()]
-    assert {path.name for path in SHIPPED.values()} <= {entry.name for entry in weights.iterdir()}
-    assert sum(sizes) < 12e6
+    paths = [one.path for one in SHIPPED.values()]
+    assert {path.name for path in paths} <= {entry.name for entry in weights.iterdir()}
+    assert sum(path.stat().st_size for path in paths) < 18e6
+
+
+@pytest.mark.parametrize("one", SHIPPED.values(), ids=SHIPPED)
+def test_they_are_of_the_scale_that_the_table_says(one: Shipped) -> None:
+    assert load_network(one.name).scale == one.scale
 
 
 @pytest.mark.parametrize(("name", "top", "left", "side", "scale", "gain", "consistency"), CASES)
@@ -48,10 +54,52 @@ def test_a_name_is_a_file_first_and_a_network_of_the_package_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_checkpoint(None) == find_checkpoint(None, 4) == find_checkpoint("srflow_x4") == SHIPPED[4]
-    assert find_checkpoint("srflow_x8_face", 4) == SHIPPED[8]  # whether the scale is right is asked of the network
+    assert find_checkpoint(None) == find_checkpoint(None, 4) == find_checkpoint("srflow_x4") == SHIPPED["photo"].path
+    assert (
+        find_checkpoint("srflow_x8_face", 4) == SHIPPED["face"].path
+    )  # whether the scale is right is asked of the network
     Path("srflow_x4").write_bytes(b"mine")
     assert find_checkpoint("srflow_x4") == Path("srflow_x4")
-    for name, scale, message in (("srflow_x2", None, "srflow_x2 does not exist"), (None, 2, "networks for 4")):
+    assert (
+        find_checkpoint("srflow_x4_real") == SHIPPED["real"].path and find_checkpoint(None, 8) == SHIPPED["face"].path
+    )
+    for name, scale, message in (
+        ("srflow_x2", None, "srflow_x2 does not exist; did you mean srflow_x4?"),
+        ("srflow_x4_reel", None, "did you mean srflow_x4_real?"),
+        ("real", None, "did you mean srflow_x4_real?"),
+        ("nowhere/net.pth", None, "nowhere/net.pth does not exist; correct the path"),
+        (None, 2, "networks for 4"),
+    ):
         with pytest.raises(UserError, match=message):
             find_checkpoint(name, scale)
+
+
+@pytest.mark.parametrize(
+    ("word", "checkpoint", "scale", "name"),
+    [
+        ("photo", None, None, "srflow_x4"),
+        ("real", None, 4, "srflow_x4_real"),
+        ("face", None, 8, "srflow_x8_face"),
+        ("auto", None, None, None),
+        ("auto", None, 4, None),
+    ],
+)
+def test_words_for_networks(word: str, checkpoint: str | None, scale: int | None, name: str | None) -> None:
+    assert named_by(word, checkpoint, scale) == name
+
+
+@pytest.mark.parametrize(
+    ("word", "checkpoint", "scale", "message"),
+    [
+        ("reel", None, None, "network 'reel' is not known; did you mean real?"),
+        ("fotograph", "net.pth", None, "'fotograph' is not known; "),
+        ("real", "net.pth", None, "network real and checkpoint net.pth are two answers"),
+        ("auto", "net.pth", None, "give one of them"),
+        ("face", None, 4, "network face is of scale 8, not 4; leave the scale out, or choose photo or real"),
+        ("auto", None, 8, "network auto is of scale 4, not 8; leave the scale out, or choose face"),
+        ("photo", None, 3, "network photo is of scale 4, not 3; leave the scale out$"),
+    ],
+)
+def test_words_that_do_not_fit(word: str, checkpoint: str | None, scale: int | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        named_by(word, checkpoint, scale)

@@ -21,7 +21,7 @@ from tests.helpers import noise_image, refusal, srflow
 @pytest.fixture(autouse=True)
 def _calm(studio: Path) -> None:
     """Masks, and a trained network: one of random weights explodes."""
-    convert(SHIPPED[4], Path("net.pth"), overwrite=True)
+    convert(SHIPPED["photo"].path, Path("net.pth"), overwrite=True)
     mask = np.zeros((44, 52), np.uint8)
     mask[10:30, 15:40] = 255
     Image.fromarray(mask).save("mask.png")

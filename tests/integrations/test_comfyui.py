@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from srflow_plugin import load_network, upscale
-from srflow_plugin.checkpoints.shipped import SHIPPED
+from srflow_plugin.checkpoints.shipped import BY_NAME, SHIPPED
 from tests.helpers import ROOT, noise_image, small_network
 
 pytest.importorskip("spandrel", reason="spandrel is not installed")
@@ -140,7 +140,7 @@ def test_the_list_has_the_package_and_the_folder(pack: ModuleType, comfy: Comfy)
     tiny_model(pack, comfy)
     cls = pack.NODE_CLASS_MAPPINGS["LoadSRFlow"]
     names, _ = cls.INPUT_TYPES()["required"]["model_name"]
-    assert names == [*sorted(path.stem for path in SHIPPED.values()), "tiny.pth"]
+    assert names == [*sorted(BY_NAME), "tiny.pth"]
     before = cls.IS_CHANGED("tiny.pth", "auto")
     os.utime(comfy.folder / "upscale_models" / "tiny.pth", ns=(1, 1))
     assert cls.IS_CHANGED("tiny.pth", "auto") != before
@@ -187,7 +187,7 @@ def test_importing_the_pack_opens_files_for_comfyuis_own_node(pack: ModuleType) 
     import spandrel
 
     lq = torch.rand(1, 3, 8, 8)
-    model = spandrel.ModelLoader().load_from_file(SHIPPED[4])
+    model = spandrel.ModelLoader().load_from_file(SHIPPED["photo"].path)
     assert torch.equal(model(lq), load_network("srflow_x4").sample(lq, 0, resample=0.8)[0].clamp(0, 1))
 
 
@@ -220,8 +220,8 @@ class Server:
         for name in ("custom_nodes", "models/upscale_models", "input"):
             (folder / name).mkdir(parents=True)
         (folder / "custom_nodes" / "srflow").symlink_to(PACK)
-        for path in SHIPPED.values():
-            (folder / "models" / "upscale_models" / path.name).symlink_to(path)
+        for one in SHIPPED.values():
+            (folder / "models" / "upscale_models" / one.path.name).symlink_to(one.path)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -295,10 +295,11 @@ def test_the_real_comfyui(server: Server) -> None:
     image = np.asarray(Image.fromarray(noise_image(4, 4)).resize((20, 20), Image.Resampling.BICUBIC))
     Image.fromarray(image).save(server.folder / "input" / "example.png")
     server.wait()
-    for scale, path in SHIPPED.items():
+    for name, scale, _ in SHIPPED.values():
         # ComfyUI cuts the fraction of a grey level off where `srflow upscale` rounds.
-        drawn = np.stack(server.pictures(api_with(path.stem), "4")).astype(int)
-        wanted = upscale(image, 0.8, 3, seed=0, scale=scale, device="cpu")
+        drawn = np.stack(server.pictures(api_with(name), "4")).astype(int)
+        wanted = upscale(image, 0.8, 3, seed=0, checkpoint=name, device="cpu")
         assert drawn.shape == wanted.shape and np.abs(drawn - wanted).max() <= 1
-        (most_likely,) = server.pictures(own_nodes(path.name), "4")
-        assert np.abs(most_likely.astype(int) - upscale(image, 0, scale=scale, device="cpu")[0]).max() <= 1
+        (most_likely,) = server.pictures(own_nodes(f"{name}.safetensors"), "4")
+        (wanted,) = upscale(image, 0, checkpoint=name, device="cpu")
+        assert wanted.shape == (20 * scale, 20 * scale, 3) and np.abs(most_likely.astype(int) - wanted).max() <= 1

@@ -102,8 +102,8 @@ def test_latents_by_the_metadata_are_those_of_the_network(name: str) -> None:
 
 
 def test_the_licence_of_the_packages_networks(network: SRFlowNet) -> None:
-    assert metadata(network, False, source=SHIPPED[4])["license"] == "Apache-2.0"
-    assert metadata(network, False, source=SHIPPED[4])["network"] == "srflow_x4.safetensors"
+    assert metadata(network, False, source=SHIPPED["photo"].path)["license"] == "Apache-2.0"
+    assert metadata(network, False, source=SHIPPED["photo"].path)["network"] == "srflow_x4.safetensors"
 
 
 def test_the_pages_script_draws_a_picture_without_torch(files: tuple[Path, Path], tmp_path: Path) -> None:

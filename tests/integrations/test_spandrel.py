@@ -18,7 +18,7 @@ from srflow_plugin import SRFlowNet, load_network, upscale
 from srflow_plugin.applications.upscale import RESAMPLE
 from srflow_plugin.checkpoints.convert import convert
 from srflow_plugin.checkpoints.released import to_released
-from srflow_plugin.checkpoints.shipped import SHIPPED
+from srflow_plugin.checkpoints.shipped import SHIPPED, find_checkpoint
 from srflow_plugin.errors import UserError
 from srflow_plugin.sampling.explosions import exploded
 from tests.helpers import NETWORKS, image_pair, run_python, small_network
@@ -78,22 +78,22 @@ def test_a_file_gives_the_same_bits(name: str, file: str, tmp_path: Path) -> Non
     assert torch.equal(model(lq), network.sample(lq, 0, resample=RESAMPLE)[0].clamp(0, 1))
 
 
-@pytest.mark.parametrize("scale", SHIPPED)
-def test_networks_of_the_package(scale: int) -> None:
-    model = spandrel.ModelLoader().load_from_file(SHIPPED[scale])
+@pytest.mark.parametrize(("name", "scale"), [(one.name, one.scale) for one in SHIPPED.values()])
+def test_networks_of_the_package(name: str, scale: int) -> None:
+    model = spandrel.ModelLoader().load_from_file(find_checkpoint(name))
     lq = smooth(20)
     image = model(lq)
     assert image.dtype == torch.float32 and image.shape == (1, 3, 20 * scale, 20 * scale)
-    assert torch.equal(image, load_network(SHIPPED[scale]).sample(lq, 0)[0].clamp(0, 1))
-    assert torch.equal(image, upscale(lq, temperature=0, scale=scale, device="cpu")[0])
+    assert torch.equal(image, load_network(name).sample(lq, 0)[0].clamp(0, 1))
+    assert torch.equal(image, upscale(lq, temperature=0, checkpoint=name, device="cpu")[0])
 
 
 def test_what_a_descriptor_says() -> None:
-    model = spandrel.ModelLoader().load_from_file(SHIPPED[4])
+    model = spandrel.ModelLoader().load_from_file(SHIPPED["photo"].path)
     assert (model.scale, model.input_channels, model.output_channels, model.purpose) == (4, 3, 3, "SR")
     assert isinstance(model, spandrel.ImageModelDescriptor) and not model.model.training
     assert model.tiling == spandrel.ModelTiling.INTERNAL
-    network = load_network(SHIPPED[4])
+    network = load_network(SHIPPED["photo"].path)
     assert model.tags == [f"{network.encoder.conv_first.out_channels}nf", f"{len(network.encoder.body)}nb", "3x4"]
 
 

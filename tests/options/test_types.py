@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from srflow_plugin.options.types import conforms, describe, join, nearest
+from srflow_plugin.options.types import conforms, describe, join
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,5 @@ def test_types_in_words(hint: Any, text: str) -> None:
     assert describe(hint) == text
 
 
-def test_the_known_name_that_is_meant() -> None:
-    names = ["calculate_psnr", "calculate_ssim", "scale"]
-    assert nearest("scal", names) == "; did you mean scale?"
-    assert nearest("psnr", names) == "; did you mean calculate_psnr?"  # part of it
-    assert nearest("zzz", names) == "; known are calculate_psnr, calculate_ssim, scale"
-    assert nearest(None, ["a"]) == "; known are a"
+def test_names_below_names() -> None:
     assert join("train.optim_g", "lr") == "train.optim_g.lr" and join("", "name") == "name"

@@ -64,7 +64,7 @@ def test_only_exploded_places_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_decoding_places_again_is_as_good_as_decoding_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = load_network(SHIPPED[4])
+    network = load_network(SHIPPED["photo"].path)
     lq = image_pair(4, 10, 40, batch=1)[0]  # 40x160 pixels, of which the sample explodes in one place
     widths: list[int] = []
     decode = network.decode
