@@ -68,6 +68,11 @@ class Job(NamedTuple):
         """Say whether all files are there, made so."""
         return all(self.has(kind) for kind in self.outputs)
 
+    def drawn_with(self, network: str) -> Job:
+        """Let the files name the network that they are drawn with, too."""
+        name = network.encode("ascii", "backslashreplace").decode()
+        return self._replace(stamps={kind: f"{stamp} {name}" for kind, stamp in self.stamps.items()})
+
     def has(self, kind: str) -> bool:
         """Say whether a file is there, made so."""
         return (read_stamp(self.outputs[kind]) or "").startswith(self.stamps[kind])

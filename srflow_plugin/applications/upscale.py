@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from srflow_plugin.applications.choice import checkpoint_for
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.checkpoints.load import load_network
 from srflow_plugin.checkpoints.shipped import find_checkpoint
@@ -79,6 +80,7 @@ def upscale(
     outscale: float | None = None,
     only: int | None = None,
     compile: bool = False,
+    network: str | None = None,
     adaptive: Adaptive = None,
 ) -> Any:
     """Draw super-resolved images of ``image``; the same kind of image comes back.
@@ -99,6 +101,8 @@ def upscale(
         only: the number of the one sample that is drawn, from 0: the same as among others.
         compile: run the network through PyTorch's compiler, which repays its minute in long runs only.
         adaptive: temperature by place, see :meth:`SRFlowNet.sample`.
+        network: in place of ``scale`` and ``checkpoint`` a network of the package: "photo", "real", "face", or "auto",
+            by which the image is looked at, and JPEG or noise in it mean "real". Default: "photo".
 
     Returns:
         Images of the kind of ``image``. An array (num_samples, scale*H, scale*W[, C]) of the same type; a list of
@@ -110,22 +114,30 @@ def upscale(
     >>> upscale(np.zeros((6, 8, 3), np.uint8), num_samples=2).shape
     (2, 24, 32, 3)
     """
-    network = find_network(scale, checkpoint, device, precision, compile)
+    _check_kind(image)
+    if network is not None:
+        checkpoint = checkpoint_for(image, network, checkpoint, scale)
+    net = find_network(scale, checkpoint, device, precision, compile)
     how = How(temperature, num_samples, seed, tile, only, outscale, adaptive)
     if isinstance(image, Tensor):
-        return _upscale_tensor(network, image, how)
+        return _upscale_tensor(net, image, how)
     if isinstance(image, Image.Image):
-        return [_to_pillow(sample) for sample in draw(network, from_pillow(image), how)]
-    if isinstance(image, np.ndarray):
-        return np.stack([_to_array(sample, image) for sample in draw(network, from_array(image), how)])
-    raise UserError(f"image must be a numpy array, a Pillow image or a tensor, not {type(image).__name__}")
+        return [_to_pillow(sample) for sample in draw(net, from_pillow(image), how)]
+    return np.stack([_to_array(sample, image) for sample in draw(net, from_array(image), how)])
 
 
-def _upscale_tensor(network: SRFlowNet, image: Tensor, how: How) -> Tensor:
+def _check_kind(image: Any) -> None:
+    if not isinstance(image, (Tensor, Image.Image, np.ndarray)):
+        raise UserError(f"image must be a numpy array, a Pillow image or a tensor, not {type(image).__name__}")
+    if not isinstance(image, Tensor):
+        return
     if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.is_floating_point() or not image.numel():
         raise UserError(f"a tensor must be float (3, H, W) or (B, 3, H, W), not {image.dtype} {tuple(image.shape)}")
     if exploded(image).any():  # a little beyond is what resizing leaves
         raise UserError("a tensor must lie in 0 ... 1; divide it by its largest possible value")
+
+
+def _upscale_tensor(network: SRFlowNet, image: Tensor, how: How) -> Tensor:
     if how.outscale is not None:
         raise UserError("outscale is for arrays and Pillow images; use torch's interpolate for tensors")
     lq = image.reshape(-1, *image.shape[-3:]).to(next(network.parameters()).device, torch.float32)

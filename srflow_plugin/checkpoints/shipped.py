@@ -33,9 +33,9 @@ class Shipped(NamedTuple):
 
 # By the words of --network. Of a scale the first is the default.
 SHIPPED = {
-    "photo": Shipped("srflow_x4", 4, "clean photographs that were made smaller"),
-    "real": Shipped("srflow_x4_real", 4, "real photographs: JPEG, noise, blur"),
-    "face": Shipped("srflow_x8_face", 8, "aligned faces of 20x20 pixels"),
+    "photo": Shipped("srflow_x4", 4, "clean photographs"),
+    "real": Shipped("srflow_x4_real", 4, "real photographs"),
+    "face": Shipped("srflow_x8_face", 8, "aligned faces"),
 }
 DEFAULT_SCALE = SHIPPED["photo"].scale
 BY_NAME = {one.name: one for one in SHIPPED.values()}
@@ -82,28 +82,32 @@ def _for_scale(scale: int) -> Shipped:
     raise UserError(f"scale {scale}: the package has networks for 4 (photographs) and 8 (faces); give a checkpoint")
 
 
-def check_word(word: str) -> str:
-    """Refuse what is no word of ``--network``."""
-    if word not in WORDS:
-        raise UserError(f"network {word!r} is not known{nearest(word, WORDS)}")
-    return word
+def named_by(word: str, checkpoint: str | Path | None = None, scale: int | None = None) -> list[Shipped]:
+    """List the networks that a word of WORDS means: one, or for "auto" those among which the picture chooses.
 
-
-def named_by(word: str, checkpoint: str | Path | None = None, scale: int | None = None) -> str | None:
-    """Name the network of the package that a word of ``--network`` means; None for "auto", which the picture answers.
-
-    >>> named_by("real"), named_by("auto")
-    ('srflow_x4_real', None)
+    >>> [one.name for one in named_by("auto")]
+    ['srflow_x4', 'srflow_x4_real']
 
     Raises:
         UserError: there is no such word, or it does not go with a checkpoint or a scale.
     """
-    check_word(word)
+    if word not in WORDS:
+        raise UserError(f"network {word!r} is not known{nearest(word, WORDS)}")
     if checkpoint is not None:
         raise UserError(f"network {word} and checkpoint {checkpoint} are two answers to one question; give one of them")
-    own = SHIPPED[CHOSEN[0] if word == AUTO else word]
-    if scale not in (None, own.scale):
+    named = [SHIPPED[one] for one in (CHOSEN if word == AUTO else [word])]
+    if scale not in (None, named[0].scale):
         fitting = [other for other, one in SHIPPED.items() if one.scale == scale]
         hint = f", or choose {' or '.join(fitting)}" if fitting else ""
-        raise UserError(f"network {word} is of scale {own.scale}, not {scale}; leave the scale out{hint}")
-    return None if word == AUTO else own.name
+        raise UserError(f"network {word} is of scale {named[0].scale}, not {scale}; leave the scale out{hint}")
+    return named
+
+
+def candidates(word: str | None, checkpoint: str | Path | None, scale: int | None) -> list[Path]:
+    """Find the checkpoint that is asked for, or those among which the pictures choose.
+
+    Without a word, a checkpoint or another scale than the default one the pictures choose.
+    """
+    if word is None and (checkpoint is not None or scale not in (None, DEFAULT_SCALE)):
+        return [find_checkpoint(checkpoint, scale)]
+    return [one.path for one in named_by(word or AUTO, checkpoint, scale)]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from srflow_plugin.errors import UserError
+from srflow_plugin.checkpoints.shipped import WORDS
+from srflow_plugin.errors import UserError, nearest
 from srflow_plugin.files import check_is_file, check_new_file
 from srflow_plugin.progress import tell
 
@@ -32,6 +33,17 @@ def add_checkpoint(parser: argparse.ArgumentParser, **settings: Any) -> None:
         "--scale",
         type=in_range(int, low=2),
         help="4: photographs; 8: faces, aligned, 20 pixels high (default: the checkpoint's, or 4)",
+    )
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Add ``--network``: which network of the package."""
+    parser.add_argument(
+        "--network",
+        type=_network,
+        choices=WORDS,
+        help="network of the package, in place of --checkpoint and --scale; auto: each picture chooses, and JPEG or "
+        "noise in it mean real; a face is never guessed (default: auto, without --checkpoint and --scale 8)",
     )
 
 
@@ -211,6 +223,12 @@ def _tile(text: str) -> Any:
     if text in ("auto", "none"):
         return None if text == "none" else "auto"
     return in_range(int, low=1, most=MOST_TILE)(text)
+
+
+def _network(text: str) -> str:
+    if text not in WORDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not known{nearest(text, WORDS)}")
+    return text
 
 
 def _resample(text: str) -> Any:

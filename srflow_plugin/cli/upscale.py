@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from srflow_plugin._version import __version__
+from srflow_plugin.checkpoints.shipped import DEFAULT_SCALE
 from srflow_plugin.cli import arguments
-from srflow_plugin.errors import UserError
+from srflow_plugin.errors import UserError, counted
 from srflow_plugin.progress import say, tell
 
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
 SHOWN = 4
+TO_CHOOSE = "--network photo|real to choose"
 SETTINGS = ("temperature", "adaptive", "seed", "tile", "precision", "outscale", "format", "quality")
 
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw sample N of the seed alone, counted from 0: the same as among others",
     )
     arguments.add_checkpoint(parser)
+    arguments.add_network(parser)
     parser.add_argument("--mean", action="store_true", help="also write the mean of the samples")
     parser.add_argument("--std", action="store_true", help="also write a map of where the samples differ")
     parser.add_argument("--sheet", action="store_true", help="also write all side by side: LR, bicubic, samples, map")
@@ -80,13 +84,13 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from srflow_plugin.applications.batch import do_jobs, plan
-    from srflow_plugin.checkpoints.shipped import find_checkpoint
+    from srflow_plugin.checkpoints.shipped import candidates
     from srflow_plugin.shares import this_process
 
     check(args)
     arguments.tell_if_steep(args.temperature)
-    checkpoint = find_checkpoint(args.checkpoint, args.scale)
-    jobs = plan(args.inputs, args.output, wanted_of(args), args.overwrite, settings_of(args, checkpoint))
+    checkpoints = candidates(args.network, args.checkpoint, args.scale)
+    jobs = plan(args.inputs, args.output, wanted_of(args), args.overwrite, settings_of(args, checkpoints))
     done = sum(job.is_done for job in jobs)
     rank = this_process().rank
     if done and rank == 0 and not args.overwrite:
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if done == len(jobs):
         return 0
 
-    work = _Work(args, checkpoint.stem, is_alone=len(jobs) == 1)
+    work = _Work(args, checkpoints, is_alone=len(jobs) == 1)
     folder = args.output if args.output.is_dir() or not _is_file(args) else args.output.parent
     written, failed = do_jobs(jobs, work.do, folder)
     shown = ", ".join(map(str, written[:SHOWN]))
@@ -110,12 +114,16 @@ def run(args: argparse.Namespace) -> int:
 class _Work:
     """Draws the images of jobs, and remembers what is to be said at the end."""
 
-    def __init__(self, args: argparse.Namespace, name: str, is_alone: bool) -> None:
-        from srflow_plugin.applications.upscale import How, check_outscale, find_network
+    def __init__(self, args: argparse.Namespace, checkpoints: Sequence[Path], is_alone: bool) -> None:
+        from srflow_plugin.applications.upscale import How, check_outscale
+        from srflow_plugin.devices import choose_device
 
-        self.args, self.name, self.is_alone = args, name, is_alone
-        self.network = find_network(args.scale, args.checkpoint, args.device, args.precision, args.compile)
-        check_outscale(args.outscale, self.network.scale)
+        self.args, self.is_alone = args, is_alone
+        self.only = checkpoints[0] if len(checkpoints) == 1 else None  # without it the pictures choose
+        self.networks: dict[Path, Any] = {}
+        self.chosen: Counter[str] = Counter()
+        choose_device(args.device)
+        check_outscale(args.outscale, self._network(self.only).scale if self.only else DEFAULT_SCALE)
         self.how = How(
             args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale, args.adaptive
         )
@@ -124,18 +132,42 @@ class _Work:
     def do(self, job: Any) -> None:
         from srflow_plugin.applications.enlarge import enlarge_file
 
-        quality = 95 if self.args.quality is None else self.args.quality
-        told = enlarge_file(self.network, job, self.how, quality, self.args.max_pixels, self.name, self.is_alone)
+        checkpoint = self.only or self._choose(job.source)
+        quality, name = 95 if self.args.quality is None else self.args.quality, checkpoint.stem
+        network, job = self._network(checkpoint), job.drawn_with(name)
+        told = enlarge_file(network, job, self.how, quality, self.args.max_pixels, name, self.is_alone)
         self._say(job.source, told.notes)
         self.exploded += told.exploded
         self.images += told.exploded > 0
+
+    def _network(self, checkpoint: Path) -> Any:
+        """Load a network once, and only if a picture needs it."""
+        from srflow_plugin.applications.upscale import find_network
+
+        if checkpoint not in self.networks:
+            how = self.args.device, self.args.precision, self.args.compile
+            self.networks[checkpoint] = find_network(self.args.scale, self.args.checkpoint or checkpoint, *how)
+        return self.networks[checkpoint]
+
+    def _choose(self, source: Path) -> Path:
+        """Let a picture choose its network, and say which."""
+        from srflow_plugin.applications.choice import choose
+        from srflow_plugin.images.rows import open_rows
+
+        choice = choose(open_rows(source, self.args.max_pixels))
+        self.chosen[choice.network.name] += 1
+        tell(f"{source}: {choice}" + (f" ({TO_CHOOSE})" if self.is_alone else ""))
+        return choice.network.path
 
     def _say(self, source: Path, notes: Sequence[str]) -> None:
         for note in notes:
             tell(f"{source}: {note}")
 
     def conclude(self) -> None:
-        """Count the samples that exploded in places."""
+        """Count the networks that were chosen, and the samples that exploded in places."""
+        if self.chosen and not self.is_alone:
+            counts = ", ".join(f"{name} for {counted(count, 'image')}" for name, count in sorted(self.chosen.items()))
+            tell(f"{counts}; {TO_CHOOSE}")
         if self.exploded:
             of = "" if self.is_alone else f", of {self.images} images"
             tell(f"samples that exploded in places, which were drawn again, calmer: {self.exploded}{of}")
@@ -167,11 +199,15 @@ def wanted_of(args: argparse.Namespace) -> Any:
     return Wanted(args.num_samples, args.only, extras, args.format or "png", args.suffix, args.recursive)
 
 
-def settings_of(args: argparse.Namespace, checkpoint: Path) -> dict[str, Any]:
-    """Collect what changes the pictures, beside the images and their number."""
+def settings_of(args: argparse.Namespace, checkpoints: Sequence[Path]) -> dict[str, Any]:
+    """Collect what changes the pictures, beside the images and their number.
+
+    Of several networks the image, which is a part of each stamp, always chooses the same one.
+    """
     settings = {name: getattr(args, name) for name in SETTINGS}
     settings["format"] = _format(args)
-    return {**settings, "network": hashlib.sha256(checkpoint.read_bytes()).hexdigest(), "version": __version__}
+    networks = hashlib.sha256(b"".join(path.read_bytes() for path in checkpoints)).hexdigest()
+    return {**settings, "network": networks, "version": __version__}
 
 
 def _is_file(args: argparse.Namespace) -> bool:

@@ -64,6 +64,7 @@ class Rows:
         height, width: in pixels.
         bands: goes through the rows, from the top each time it is called; all bands but the last are equally high.
         notes: what is not as it is in the file.
+        tables: those by which a JPEG file is quantised; None of others.
         like: what a band is: its kind, profile and EXIF, of no rows.
     """
 
@@ -71,6 +72,7 @@ class Rows:
     width: int
     bands: Callable[[], Iterator[Photograph]]
     notes: list[str] = field(default_factory=list)
+    tables: dict[int, list[int]] | None = None
 
     @cached_property
     def like(self) -> Photograph:
@@ -88,15 +90,15 @@ class Rows:
         yield from _bled(first, bands)
 
 
-def rows_of(photograph: Photograph) -> Rows:
-    """Make rows of an image in memory."""
+def rows_of(photograph: Photograph, tables: dict[int, list[int]] | None = None) -> Rows:
+    """Make rows of an image in memory; ``tables`` are those of the JPEG file that it was."""
     height, width = photograph.rgb.shape[:2]
 
     def bands() -> Iterator[Photograph]:
         for top in range(0, height, ROWS_READ):
             yield cut_rows(photograph, slice(top, top + ROWS_READ))
 
-    return Rows(height, width, bands)
+    return Rows(height, width, bands, tables=tables or None)
 
 
 def open_rows(path: Path, max_pixels: int = MAX_PIXELS) -> Rows:
@@ -146,6 +148,7 @@ def _open_whole(path: Path, max_pixels: int) -> Rows:
 
 def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
     frames, profile = _frames_of(image, data), image.info.get("icc_profile")
+    tables = getattr(image, "quantization", None)
     orientation, bits = orientation_of(image), bits_of(image, data)
     turned = upright(image)
     exif, notes = exif_of(image)
@@ -170,7 +173,7 @@ def _rows_of_pillow(image: Image.Image, data: bytes, path: Path) -> Rows:
                 part = plain[top:bottom] if isinstance(plain, np.ndarray) else plain.crop((0, top, width, bottom))
             yield from_array(np.asarray(part), profile, exif)
 
-    return Rows(height, width, bands, notes)
+    return Rows(height, width, bands, notes, tables or None)
 
 
 def _frames_of(image: Image.Image, data: bytes) -> int:

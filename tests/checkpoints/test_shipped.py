@@ -14,7 +14,7 @@ import srflow_plugin
 from srflow_plugin import bicubic_downscale, calculate_lr_psnr
 from srflow_plugin.applications.upscale import find_network
 from srflow_plugin.checkpoints.load import load_network
-from srflow_plugin.checkpoints.shipped import SHIPPED, Shipped, find_checkpoint, named_by
+from srflow_plugin.checkpoints.shipped import SHIPPED, Shipped, candidates, find_checkpoint
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
@@ -75,17 +75,21 @@ def test_a_name_is_a_file_first_and_a_network_of_the_package_otherwise(
 
 
 @pytest.mark.parametrize(
-    ("word", "checkpoint", "scale", "name"),
+    ("word", "checkpoint", "scale", "names"),
     [
-        ("photo", None, None, "srflow_x4"),
-        ("real", None, 4, "srflow_x4_real"),
-        ("face", None, 8, "srflow_x8_face"),
-        ("auto", None, None, None),
-        ("auto", None, 4, None),
+        ("photo", None, None, ["srflow_x4"]),
+        ("real", None, 4, ["srflow_x4_real"]),
+        ("face", None, 8, ["srflow_x8_face"]),
+        ("auto", None, None, ["srflow_x4", "srflow_x4_real"]),
+        ("auto", None, 4, ["srflow_x4", "srflow_x4_real"]),
+        (None, None, None, ["srflow_x4", "srflow_x4_real"]),
+        (None, None, 4, ["srflow_x4", "srflow_x4_real"]),
+        (None, None, 8, ["srflow_x8_face"]),
+        (None, "srflow_x4_real", None, ["srflow_x4_real"]),
     ],
 )
-def test_words_for_networks(word: str, checkpoint: str | None, scale: int | None, name: str | None) -> None:
-    assert named_by(word, checkpoint, scale) == name
+def test_words_for_networks(word: str | None, checkpoint: str | None, scale: int | None, names: list[str]) -> None:
+    assert [path.stem for path in candidates(word, checkpoint, scale)] == names
 
 
 @pytest.mark.parametrize(
@@ -102,4 +106,4 @@ def test_words_for_networks(word: str, checkpoint: str | None, scale: int | None
 )
 def test_words_that_do_not_fit(word: str, checkpoint: str | None, scale: int | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        named_by(word, checkpoint, scale)
+        candidates(word, checkpoint, scale)

@@ -19,11 +19,14 @@ import torch
 from PIL import Image, ImageCms
 from skimage.data import chelsea
 
+from srflow_plugin import bicubic_downscale
+from srflow_plugin.checkpoints.shipped import SHIPPED
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.files import UNFINISHED
+from srflow_plugin.images.files import read_stamp
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.rows import read_photograph
-from tests.helpers import ROOT, Enlarger, opencv_image, refusal
+from tests.helpers import ROOT, Enlarger, noisy, opencv_image, refusal
 
 ORIENTATION = 0x0112
 
@@ -392,3 +395,73 @@ def test_one_command_gives_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Image.fromarray(chelsea()[100:140, 100:150]).save("photo.jpg")
     assert srflow_command(["upscale", "photo.jpg", "-o", "out"]) == 0
     assert Image.open("out/photo.png").size == (200, 160)
+
+
+@pytest.fixture
+def mixed(place: Path) -> Path:
+    """The folder ``in`` with a clean picture, a JPEG file, a noisy picture, and a JPEG's pixels in a PNG file."""
+    shutil.rmtree("in")
+    Path("in").mkdir()
+    clean = bicubic_downscale(np.ascontiguousarray(chelsea()[:160, :160]), 4)
+    Image.fromarray(clean).save("in/clean.png")
+    Image.fromarray(clean).save("in/file.jpg", quality=72)
+    Image.fromarray(noisy(clean, 0, 8)).save("in/noisy.png")
+    Image.open("in/file.jpg").save("in/pixels.png")
+    return place
+
+
+CHOSEN = {"clean": "srflow_x4", "file": "srflow_x4_real", "noisy": "srflow_x4_real", "pixels": "srflow_x4_real"}
+
+
+def test_each_picture_chooses_its_network(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert srflow_command(["upscale", "in", "-o", "out"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "srflow_x4" in line]
+    assert [line.rstrip() for line in lines] == [
+        "in/clean.png: neither JPEG nor noise found: srflow_x4, the network for clean photographs",
+        "in/file.jpg: JPEG of quality about 72: srflow_x4_real, the network for real photographs",
+        "in/noisy.png: noise of about 7 grey levels: srflow_x4_real, the network for real photographs",
+        "in/pixels.png: JPEG of quality about 72: srflow_x4_real, the network for real photographs",
+        "srflow_x4 for 1 image, srflow_x4_real for 3 images; --network photo|real to choose",
+    ]
+    made = {name: (read_stamp(Path(f"out/{name}.png")) or "").split() for name in CHOSEN}
+    assert {name: stamp[-1] for name, stamp in made.items()} == CHOSEN
+    Path("out/noisy.png").unlink()
+    assert srflow_command(["upscale", "in", "-o", "out"]) == 0  # what is missing, with the same network
+    told = capsys.readouterr().err
+    assert told.startswith("3 of 4 are there and stay") and "srflow_x4_real for 1 image; " in told
+    assert (read_stamp(Path("out/noisy.png")) or "").split() == made["noisy"]
+    told = refusal(capsys, "upscale", "in", "-o", "out", "--network", "real")
+    assert "out/clean.png exists, made of another image or with other settings" in told
+
+
+def test_a_single_picture_says_how_to_choose(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert srflow_command(["upscale", "in/file.jpg", "-o", "out.jpg"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("72: srflow_x4_real, the network for real photographs (--network photo|real to choose)")
+    assert (read_stamp(Path("out.jpg")) or "").endswith(" srflow_x4_real")
+
+
+@pytest.mark.parametrize("word", ["photo", "real"])
+def test_a_network_that_is_named_is_taken(mixed: Path, capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert srflow_command(["upscale", "in", "-o", "out", "--network", word]) == 0
+    assert "srflow_x4" not in capsys.readouterr().err
+    assert {(read_stamp(path) or "").split()[-1] for path in Path("out").iterdir()} == {SHIPPED[word].name}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--network", "reel"], "argument --network: 'reel' is not known; did you mean real?"),
+        (["--network", "real", "--checkpoint", "net.pth"], "network real and checkpoint net.pth are two answers"),
+        (["--network", "face", "--scale", "4"], "network face is of scale 8, not 4; leave the scale out"),
+        (["--network", "auto", "--scale", "8"], "network auto is of scale 4, not 8"),
+        (["--outscale", "5"], "outscale must be from 0.1 to the network's scale, 4, not 5"),
+        (["--device", "gpu"], "device 'gpu' is not known"),
+        (["--checkpoint", "srflow_x4_reel"], "srflow_x4_reel does not exist; did you mean srflow_x4_real?"),
+    ],
+)
+def test_networks_that_cannot_be(
+    mixed: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refusal(capsys, "upscale", "in", "-o", "out", *arguments)
+    assert not list(Path().glob("out/*"))
