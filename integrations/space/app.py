@@ -19,7 +19,7 @@ LARGEST_FILE = 20 * 2**20  # bytes
 def main() -> None:
     hosts = Hosts("0.0.0.0", name=os.environ.get("SPACE_HOST"), framed_by="https://huggingface.co")
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    sessions = {name: Session(find_network(checkpoint=name), LARGEST_IMAGE) for name in NETWORKS}
+    sessions = {name: Session(find_network(checkpoint=name), LARGEST_IMAGE, name) for name in NETWORKS}
     serve(sessions, Serving(hosts, port, LARGEST_FILE))
 
 

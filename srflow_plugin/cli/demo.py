@@ -15,7 +15,7 @@ from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError, needs
 
 HELP = "start a local web page to try networks on"
-NAMES = {"photo": "photographs, x4", "real": "real photographs (JPEG, noise), x4", "face": "faces, x8"}
+NAMES = {"photo": "Photograph, x4", "real": "Real photograph (JPEG, noise), x4", "face": "Face, x8"}
 PASSWORD = "SRFLOW_PASSWORD"
 UNITS = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
 OPEN = "warning: whoever can reach this machine can use the page, as there is no --password, and nothing is encrypted\n"
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
     how = Serving(Hosts(args.host), args.port, args.max_file_size, password(args.password))
     sessions = {
-        name: Session(find_network(None, path, args.device), args.max_pixels)
+        name: Session(find_network(None, path, args.device), args.max_pixels, path.stem)
         for name, path in (chosen or shipped).items()
     }
     if not how.hosts.is_local:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from srflow_plugin.applications.enlarge import face_warning
 from srflow_plugin.applications.redraw import RedrawnPhotograph
+from srflow_plugin.checkpoints.shipped import CHOSEN, SHIPPED
 from srflow_plugin.demo.pictures import without_folder
 from srflow_plugin.demo.session import Answer, Session, notes_on
 from srflow_plugin.demo.turns import Turns, Visitor
@@ -23,6 +24,7 @@ from srflow_plugin.images.rows import read_photograph
 from srflow_plugin.images.writing import write_photograph
 from srflow_plugin.memory import is_shortage
 
+BY_PICTURE = "Auto"
 NO_IMAGE = "an image is missing: choose one first"
 LOST = "a picture is not there any more: upload the image, and super-resolve it again"
 SHORTAGE = "there is not enough memory for this: take a smaller image, or fewer samples"
@@ -50,6 +52,9 @@ class Answers:
         self.sessions = sessions
         self.folder = folder
         self.turns = turns or Turns()
+        own = {session.name: label for label, session in sessions.items()}
+        self.chosen = {word: own[SHIPPED[word].name] for word in CHOSEN if SHIPPED[word].name in own}
+        self.names = [BY_PICTURE, *sessions] if len(self.chosen) == len(CHOSEN) else list(sessions)
 
     def upscale(
         self,
@@ -63,11 +68,12 @@ class Answers:
         request: gr.Request | None = None,
     ) -> tuple[Any, ...]:
         with self._turn(request):
-            session, image = self._session(name), existing(path, NO_IMAGE)
+            name, image, said = self._chosen(name, path, is_gt)
+            session = self.sessions[name]
             temperature = checked("temperature", temperature, *TEMPERATURES)
             samples, number = int(checked("samples", samples, *SAMPLES)), checked_seed(seed)
             answer = session.upscale(session.read(image, is_gt), is_gt, temperature, samples, number)
-            return self._shown(answer, name, image, shown)
+            return self._shown(answer, said, name, image, shown)
 
     def compare(
         self,
@@ -79,9 +85,11 @@ class Answers:
         request: gr.Request | None = None,
     ) -> tuple[Any, ...]:
         with self._turn(request):
-            session, image, number = self._session(name), existing(path, NO_IMAGE), checked_seed(seed)
+            number = checked_seed(seed)
+            name, image, said = self._chosen(name, path, is_gt)
+            session = self.sessions[name]
             answer = session.compare_temperatures(session.read(image, is_gt), is_gt, number)
-            return self._shown(answer, name, image, shown)
+            return self._shown(answer, said, name, image, shown)
 
     def choose(self, title: str, shown: Shown | None) -> tuple[Path, Path] | None:
         """Compare bicubic with another picture."""
@@ -91,7 +99,7 @@ class Answers:
         self, name: str, edited: str | None, original: str | None, request: gr.Request | None = None
     ) -> Image.Image:
         with self._turn(request):
-            session = self._session(name)
+            session = self.sessions[self._named(name)]
             paths = [existing(path, NO_IMAGE) for path in (edited, original)]
             result = session.transfer(*(session.read(path, True) for path in paths))
         return Image.fromarray(result._replace(bits=8).quantised())
@@ -111,8 +119,8 @@ class Answers:
     ) -> tuple[Any, ...]:
         """Take a visitor's own picture there."""
         with self._turn(request):
-            image = existing(path, NO_IMAGE)
-            picture = self._session(name).read(image, True)
+            name, image = self._named(name), existing(path, NO_IMAGE)
+            picture = self.sessions[name].read(image, True)
             forget(edit)
             own = begin(image, None, name, self.folder)
             write_photograph(own.now, picture)
@@ -161,10 +169,20 @@ class Answers:
         with self._told():
             return checked_seed(seed) + 1
 
-    def _session(self, name: str) -> Session:
-        if not isinstance(name, str) or name not in self.sessions:
-            raise UserError(f"there is no such network: choose {' or '.join(self.sessions)}")
-        return self.sessions[name]
+    def _named(self, name: str) -> str:
+        """Name a network of the page; for pictures that are large already Auto is the one for clean ones."""
+        if not isinstance(name, str) or name not in self.names:
+            raise UserError(f"there is no such network: choose {' or '.join(self.names)}")
+        return self.chosen[CHOSEN[0]] if name == BY_PICTURE else name
+
+    def _chosen(self, name: str, path: str | None, is_gt: bool) -> tuple[str, Path, list[str]]:
+        """Name the network for an uploaded file, find the file, and say why it is that network if the file chose."""
+        named, image = self._named(name), existing(path, NO_IMAGE)
+        if name != BY_PICTURE:
+            return named, image, []
+        choice = self.sessions[named].choose(image, is_gt)
+        word = next(word for word, one in SHIPPED.items() if one == choice.network)
+        return self.chosen[word], image, [f"{choice}."]
 
     @contextmanager
     def _turn(self, request: gr.Request | None) -> Iterator[None]:
@@ -195,7 +213,7 @@ class Answers:
             return
         raise gr.Error(line, print_exception=False) from None
 
-    def _shown(self, answer: Answer, name: str, image: Path, before: Shown | None) -> tuple[Any, ...]:
+    def _shown(self, answer: Answer, said: list[str], name: str, image: Path, before: Shown | None) -> tuple[Any, ...]:
         """Make the values of the first tab's components."""
         shown = keep(answer, name, self.folder)
         forget(before)
@@ -205,10 +223,10 @@ class Answers:
         )
         height, width = answer.lq.rgb.shape[:2]
         large_height, large_width = answer.pictures[0][1].rgb.shape[:2]
-        unfit = face_warning(self.sessions[name].network, name, height, width)
+        unfit = face_warning(self.sessions[name].network, self.sessions[name].name or name, height, width)
         sizes = f"{width}x{height} became {large_width}x{large_height}."
         return (
-            " ".join([sizes, *notes_on(image), *(f"{line}." for line in unfit), *answer.notes]),
+            " ".join([sizes, *said, *notes_on(image), *(f"{line}." for line in unfit), *answer.notes]),
             [(path, title) for title, path in shown.pictures.items()],
             gr.Dropdown(titles, value=titles[1]),
             self.choose(titles[1], shown),

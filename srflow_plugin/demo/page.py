@@ -52,10 +52,10 @@ def make_page(sessions: dict[str, Session], folder: Path, turns: Turns | None = 
         folder: each visitor's pictures are put there.
         turns: order of the visitors' calls.
     """
-    answers, names = Answers(sessions, folder, turns), list(sessions)
+    answers = Answers(sessions, folder, turns)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
-        network = gr.Radio(names, value=names[0], label="network", visible=len(names) > 1)
+        network = gr.Radio(answers.names, value=answers.names[0], label="network", visible=len(answers.names) > 1)
         shown, edit = gr.State(delete_callback=forget), gr.State(delete_callback=forget)
         with gr.Tabs() as tabs:
             with gr.Tab("Super-resolve"):

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
+from srflow_plugin.applications.choice import Choice, choose
 from srflow_plugin.applications.editing import transfer_content
 from srflow_plugin.applications.redraw import RedrawnPhotograph, redraw_photograph
 from srflow_plugin.applications.upscale import RESAMPLE, bicubic, enlarged_alpha
@@ -25,7 +26,7 @@ from srflow_plugin.images.files import DAMAGED, FORMATS
 from srflow_plugin.images.photographs import Photograph, bled
 from srflow_plugin.images.pictures import heat_map, spread
 from srflow_plugin.images.resize import bicubic_downscale
-from srflow_plugin.images.rows import open_rows, read_photograph
+from srflow_plugin.images.rows import open_rows, read_photograph, rows_of
 from srflow_plugin.images.tensors import to_array, to_tensor
 from srflow_plugin.sampling.draw import draw
 
@@ -66,10 +67,12 @@ class Session:
     Args:
         network: in eval mode.
         max_pixels: of an LR image; larger ones are refused.
+        name: of the network.
     """
 
-    def __init__(self, network: SRFlowNet, max_pixels: int) -> None:
+    def __init__(self, network: SRFlowNet, max_pixels: int, name: str = "") -> None:
         self.network = network
+        self.name = name
         self.max_pixels = max_pixels
         self.features: OrderedDict[bytes, list[Context]] = OrderedDict()
         self._lock = threading.Lock()
@@ -93,6 +96,11 @@ class Session:
             raise self._too_large(path.name) from None
         except UserError as error:
             raise UserError(str(error).replace(str(path), path.name)) from None
+
+    def choose(self, path: Path, is_hr: bool) -> Choice:
+        """Let an uploaded file choose its network; of an HR image the LR image does."""
+        photograph = self.read(path, is_hr)
+        return choose(rows_of(self._pair(photograph, True)[0]) if is_hr else open_rows(path))
 
     def upscale(self, photograph: Photograph, is_gt: bool, temperature: float, num_samples: int, seed: int) -> Answer:
         """Draw samples of an LR image, or with ``is_gt`` of the LR image of an HR image."""

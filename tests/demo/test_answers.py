@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 
 from srflow_plugin.applications.upscale import find_network
+from srflow_plugin.checkpoints.shipped import BY_NAME
 from srflow_plugin.demo.answers import Answers, checked, checked_seed, painted
 from srflow_plugin.demo.session import Session, example
 from srflow_plugin.demo.visits import Edit, Shown
 from srflow_plugin.errors import UserError
 from srflow_plugin.images.files import read_image
+from tests.helpers import noisy
 
 
 @pytest.fixture
@@ -181,6 +183,40 @@ def test_calls_have_their_turns(answers: Answers, upload: str) -> None:
         answers.upscale("x4", upload, False, 0.8, 1, 0, None, request)
     with answers.turns.listening("abc"):
         assert answers.upscale("x4", upload, False, 0.8, 1, 0, None, request)
+
+
+@pytest.fixture
+def choosing(tmp_path: Path, answers: Answers) -> Answers:
+    """Answers of the networks of the package."""
+    sessions = {name: Session(find_network(None, name, "cpu"), 1600, name) for name in BY_NAME}
+    return Answers(sessions, answers.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_gt", "line", "name"),
+    [
+        (lambda image: image, False, "neither JPEG nor noise found: srflow_x4, the network for clean", "srflow_x4"),
+        (lambda image: noisy(image, 0), False, "grey levels: srflow_x4_real, the network for real", "srflow_x4_real"),
+        (lambda image: noisy(image, 0, 3), True, "srflow_x4, the network for clean", "srflow_x4"),  # its LR image
+    ],
+)
+def test_the_picture_chooses(
+    choosing: Answers, tmp_path: Path, change: Callable[..., Any], is_gt: bool, line: str, name: str
+) -> None:
+    image = np.asarray(example("cat").resize((160, 160) if is_gt else (40, 40)))
+    Image.fromarray(change(image)).save(tmp_path / "a.png")
+    note, *_, shown = choosing.upscale("Auto", str(tmp_path / "a.png"), is_gt, 0, 1, 0, None)
+    assert line in note and shown.network == name
+    note, *_, shown = choosing.upscale("srflow_x4", str(tmp_path / "a.png"), is_gt, 0, 1, 0, shown)
+    assert "network for" not in note and shown.network == "srflow_x4"
+
+
+def test_auto_is_there_where_there_is_a_choice(choosing: Answers, answers: Answers, upload: str) -> None:
+    assert choosing.names == ["Auto", *BY_NAME] and answers.names == ["x4"]
+    with pytest.raises(gr.Error, match="no such network: choose x4"):
+        answers.upscale("Auto", upload, False, 0, 1, 0, None)
+    assert edit_of(choosing.begin_own("Auto", upload, None)).network == "srflow_x4"
+    assert choosing.transfer("Auto", upload, upload).size == (12, 12)
 
 
 def test_numbers_are_checked() -> None:
