@@ -15,8 +15,9 @@ import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.metrics import calculate_psnr
+from skimage.data import chelsea
 
-from benchmarks import _measure, adaptive, damaged, explain, gpu, opening_picture, peers, sheets
+from benchmarks import _measure, adaptive, choice, damaged, explain, gpu, opening_picture, peers, sheets
 from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import GAP, TITLE_HEIGHT
 from srflow_plugin.images.resize import bicubic_downscale, bicubic_upscale
@@ -418,3 +419,16 @@ def test_what_is_measured_of_temperature_by_place_is_kept(
     adaptive.main()
     assert page.read_text() == f"before\n\n{adaptive.MARKS[0]}\n\n{table}\n{adaptive.MARKS[1]}\n\nafter\n"
     assert (tmp_path / "results.jsonl").read_text() == kept and capsys.readouterr().out == table
+# -- networks that pictures choose -------------------------------------------------------------------------------------
+
+
+def test_a_row_for_each_kind_of_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hr = np.ascontiguousarray(chelsea()[:192, 40:232])  # at its own size it has marks of JPEG
+    for folder, image in (("lr", bicubic_downscale(hr, 4)), ("hr", hr)):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "a.png", image)
+    choice.main([str(tmp_path / "lr"), "--hr", str(tmp_path / "hr")])
+    head, _, clean, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("| 2 pictures |") and clean.startswith("| clean | 0 of 2 | none found |")
+    assert [line.split(" | ")[0].strip("| ") for line in rows] == list(choice.CHANGES)[1:]
+    assert "| JPEG 75 | 2 of 2 | 75 (2 found) |" in "\n".join(rows)

@@ -69,7 +69,7 @@ def find_checkpoint(name: str | Path | None, scale: int | None = None) -> Path:
     path = Path(name)
     if str(name) in BY_NAME and not path.exists():
         return BY_NAME[str(name)].path
-    if not path.exists() and (meant := close_match(name, BY_NAME)):
+    if (meant := close_match(name, BY_NAME)) and not path.exists():
         raise UserError(f"{path} does not exist{meant}")
     check_is_file(path)
     return path

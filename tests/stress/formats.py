@@ -200,7 +200,8 @@ def upscale(path: Path, output: Path, *options: str) -> tuple[int, str, bool]:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-            code = srflow_command(["upscale", str(path), "-o", str(output), "--temperature", "0", *options])
+            how = ["--temperature", "0", "--network", "photo"]  # named, so that each line is about a fault
+            code = srflow_command(["upscale", str(path), "-o", str(output), *how, *options])
     except SystemExit as error:
         return int(error.code or 0), told.getvalue().strip(), False
     except BaseException:
