@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import OrderedDict, defaultdict
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
 from srflow_plugin.flow import full_precision
 from srflow_plugin.models.validation import SRFlowValidation
-from srflow_plugin.options.schema import SRFlowPaths, SRFlowTrain, read
+from srflow_plugin.options.schema import Degradations, SRFlowPaths, SRFlowTrain, read
+from srflow_plugin.training.degradations import Degrader
 from srflow_plugin.training.distributed import gather, mean_over_ranks
-from srflow_plugin.training.seeds import noise_seeds
+from srflow_plugin.training.seeds import degradation_seeds, noise_seeds
 
 
 class SRFlowModel(SRFlowValidation):
@@ -256,10 +258,18 @@ class SRFlowModel(SRFlowValidation):
         mean, weights = (list(net.parameters()) for net in (self.net_g_ema, self.get_bare_model(self.net_g)))
         torch._foreach_lerp_(mean, weights, 1 - decay)
 
+    @cached_property
+    def degrader(self) -> Degrader:
+        """Maker of the LR images of a training whose data set has none: RealESRGANDataset."""
+        return Degrader(read(Degradations, self.opt), self.opt["scale"], self.device)
+
     def feed_data(self, data: dict[str, Any]) -> None:
+        # Of a training: what is random depends on the draws, not on the process that has them.
+        draws, seed = data["draw"].tolist() if "draw" in data else None, self.opt.get("manual_seed")
+        if "kernel1" in data:
+            data = self.degrader(data, None if draws is None else degradation_seeds(seed, draws))
         super().feed_data(data)
-        draws = data.get("draw")  # of a training; the noise depends on these, not on the process that has them
-        self.noise_seeds = None if draws is None else noise_seeds(self.opt["manual_seed"], draws.tolist())
+        self.noise_seeds = None if draws is None else noise_seeds(seed, draws)
 
     def _restart_ema(self) -> None:
         self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())

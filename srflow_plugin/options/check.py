@@ -21,6 +21,7 @@ from srflow_plugin.options.schema import (
     DATASETS,
     RETIRED,
     SECTIONS,
+    Degradations,
     ImageData,
     IoBackend,
     Logger,
@@ -35,6 +36,7 @@ from srflow_plugin.options.settle import settle
 from srflow_plugin.options.types import conforms, describe, join, words
 
 EIGHT_BIT_LEVELS = 256
+REAL_ESRGAN = "RealESRGANDataset"  # whose images are degraded by the model
 LONGEST_NAME = 120  # bytes; with a time and an ending it must be the name of a file, of 255 at most
 TEMPLATE = re.compile(r"[^{}]*\{0?\}[^{}]*")
 ARCHS = Path(__file__).parents[1] / "archs"
@@ -86,6 +88,8 @@ def check_file(opt: Section, is_train: bool) -> None:
     for phase, dataset in opt["datasets"].items():
         _check_dataset(f"datasets.{phase}", dataset, is_train)
     _check_distinct(opt["datasets"])
+    if opt["model_type"] == "SRFlowModel":
+        _check_degradations(opt, is_train)
     if is_train:
         require("train", opt["train"], required_keys(Train, is_train))
         if opt.get("val"):
@@ -107,6 +111,8 @@ def unknown_keys(opt: Section) -> Iterator[tuple[str, Any, list[str]]]:
             sections.append((f"datasets.{phase}", dataset, DATASETS[dataset["type"]]))
     for where, section, kind in sections:
         names = [field.name for field in dataclasses.fields(kind)]
+        if kind is TopLevel and opt["model_type"] == "SRFlowModel":
+            names += [field.name for field in dataclasses.fields(Degradations)]
         if isinstance(section, dict):  # a test's logger may be anything
             yield from ((where, key, names) for key in section if key not in names)
 
@@ -125,11 +131,27 @@ def notes(opt: Section) -> list[str]:
     types = [metric.get("type") for metric in (val.get("metrics") or {}).values() if isinstance(metric, dict)]
     if val.get("tile") is not None and {"calculate_code_length", "calculate_nll"} & set(types):
         found.append("val.tile: the code length is computed of whole images all the same")
-    for phase, dataset in opt["datasets"].items():
-        for field in dataclasses.fields(DATASETS.get(str(dataset["type"]), ImageData)):
-            if field.metadata["without_effect"] and field.name in dataset:
-                found.append(f"datasets.{phase}.{field.name} changes nothing")
+    sections: list[tuple[str, Section, type]] = [
+        (f"datasets.{phase}", dataset, DATASETS.get(str(dataset["type"]), ImageData))
+        for phase, dataset in opt["datasets"].items()
+    ]
+    if opt["model_type"] == "SRFlowModel":
+        sections.append(("", opt, Degradations))
+        found += _undegraded(opt)
+    for where, section, kind in sections:
+        for field in dataclasses.fields(kind):
+            if field.metadata["without_effect"] and field.name in section:
+                found.append(f"{join(where, field.name)} changes nothing")
     return found
+
+
+def _undegraded(opt: Section) -> list[str]:
+    """Note that degradations are described, and that no data set asks for them."""
+    kind = opt["datasets"].get("train", {}).get("type")
+    given = [key for key in required_keys(Degradations, is_train=True) if key in opt]
+    if kind == REAL_ESRGAN or not given:
+        return []
+    return [f"{', '.join(given)} change nothing: only the images of {REAL_ESRGAN} are degraded"]
 
 
 def _unvalidated(opt: Section) -> list[str]:
@@ -194,6 +216,30 @@ def check_ranges(where: str, section: Section, kind: type) -> None:
             if limits["low"] <= number <= limits["high"] and number < limits["below"]:
                 continue
             raise UserError(f"{join(where, field.name)}: {short(value)} must be {_range(limits, number)}")
+        if "interval" in limits and value is not None:
+            _check_interval(join(where, field.name), value, limits)
+        if "shares" in limits and value is not None:
+            _check_shares(join(where, field.name), value, limits["shares"], section)
+
+
+def _check_interval(where: str, value: list[float], limits: Mapping[str, Any]) -> None:
+    """Check that a list is the smallest and the largest of something."""
+    if len(value) != 2 or value[0] > value[1]:
+        raise UserError(f"{where}: {short(value)} must be two numbers, the smaller one first")
+    if limits["is_open"] and value[0] == value[1]:
+        raise UserError(f"{where}: {short(value)} must be two numbers that differ")
+    holds = limits["holds"]
+    if holds is not None and not value[0] <= holds <= value[1]:
+        raise UserError(f"{where}: {short(value)} must have {holds:g} between its two numbers")
+
+
+def _check_shares(where: str, value: list[float], of: int | str, section: Section) -> None:
+    """Check that a list has the probabilities of all cases."""
+    count, cases = (of, "") if isinstance(of, int) else (len(section[of]), f", one for each of {of}")
+    if len(value) != count:
+        raise UserError(f"{where}: {short(value)} must be {count} numbers{cases}")
+    if not math.isclose(sum(value), 1, abs_tol=1e-6):
+        raise UserError(f"{where}: {short(value)} must add up to 1, and is {sum(value):g}")
 
 
 def _range(limits: Mapping[str, float], number: float) -> str:
@@ -283,6 +329,29 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
     kind = DATASETS.get(str(dataset["type"]))  # which may be anything in a wrong file
     if kind is not None:
         check_section(where, dataset, kind, is_train and phase == "train")
+
+
+def _check_degradations(opt: Section, is_train: bool) -> None:
+    """Check what is said of degradations on the fly, where a data set asks for them."""
+    for phase, dataset in opt["datasets"].items():
+        if dataset["type"] == REAL_ESRGAN and (phase != "train" or not is_train):
+            raise UserError(
+                f"datasets.{phase}.type: {REAL_ESRGAN} is for training; validate and test on pairs, by "
+                "PairedImageDataset"
+            )
+    train = opt["datasets"].get("train") or {}
+    names = {field.name for field in dataclasses.fields(Degradations)}
+    given = {key: value for key, value in opt.items() if key in names}
+    if not is_train or train.get("type") != REAL_ESRGAN:
+        check_types("", given, _hints(Degradations))
+        return
+    check_section("", given, Degradations, is_train)
+    if not opt.get("high_order_degradation", True):
+        raise UserError(f"high_order_degradation: false is for pairs, and datasets.train.type is {REAL_ESRGAN}")
+    if not opt.get("resize_modes", True):
+        raise UserError("resize_modes: [] must name one filter or more")
+    if train.get("gt_size") not in (None, opt["gt_size"]):
+        raise UserError(f"gt_size: {opt['gt_size']} and datasets.train.gt_size: {train['gt_size']} must agree")
 
 
 def _argument_names(source: Path, kind: str) -> list[str]:

@@ -27,6 +27,7 @@ SCHEMA_FILE = ROOT / "options" / "srflow.schema.json"
 # Tables of the page, by the names in its markers.
 TABLES: dict[str, Callable[..., Any]] = {
     "top level": schema.TopLevel,
+    "degradations": schema.Degradations,
     "network_g": SRFlowNet,
     "path": schema.SRFlowPaths,
     "train": schema.SRFlowTrain,
@@ -34,6 +35,7 @@ TABLES: dict[str, Callable[..., Any]] = {
     "metric": schema.Metric,
     "logger": schema.Logger,
     "datasets": schema.PairedImages,
+    "RealESRGANDataset": schema.RealESRGANImages,
     "io_backend": schema.IoBackend,
 }
 JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", dict: "object", type(None): "null"}
@@ -138,12 +140,17 @@ def _default(option: Option) -> str:
 
 def json_schema() -> Section:
     """Make a JSON Schema (2020-12) of an option file."""
+    top_level = list(options_of(schema.TopLevel))
+    degradations = {"SRFlowModel": list(options_of(schema.Degradations))}
     models = [
         {
             "if": {"properties": {"model_type": {"const": model}}},
             "then": {
-                "properties": {name: section_schema(options_of(kind)) for name, kind in sections.items()},
-                "propertyNames": {"enum": [option.name for option in options_of(schema.TopLevel)]},
+                "properties": {
+                    **{option.name: option_schema(option) for option in degradations.get(model, [])},
+                    **{name: section_schema(options_of(kind)) for name, kind in sections.items()},
+                },
+                "propertyNames": {"enum": [option.name for option in (*top_level, *degradations.get(model, []))]},
             },
         }
         for model, sections in schema.SECTIONS.items()
@@ -153,18 +160,24 @@ def json_schema() -> Section:
         "if": {"properties": {"type": {"const": "SRFlowNet"}}},
         "then": section_schema([_TYPE, *options_of(SRFlowNet)]),
     }
-    paired = {
+    datasets = {
         phase: {
-            "if": {"properties": {"type": {"const": "PairedImageDataset"}}},
-            "then": section_schema(options_of(schema.PairedImages), is_train=phase == "train"),
+            "type": "object",
+            "allOf": [
+                {
+                    "if": {"properties": {"type": {"const": name}}},
+                    "then": section_schema(options_of(kind), is_train=phase == "train"),
+                }
+                for name, kind in schema.DATASETS.items()
+            ],
         }
         for phase in ("train", "other")
     }
     file = section_schema(options_of(schema.TopLevel), closed=False)
     file["properties"]["network_g"] |= network
     file["properties"]["datasets"] |= {
-        "properties": {"train": {"type": "object", **paired["train"]}},
-        "additionalProperties": {"type": "object", **paired["other"]},
+        "properties": {"train": datasets["train"]},
+        "additionalProperties": datasets["other"],
     }
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Option file of srflow_plugin"}
     return {**title, **file, "allOf": models}

@@ -25,8 +25,8 @@ from srflow_plugin.errors import UserError, nearest, short
 from srflow_plugin.metrics.objects import find_metric, settle_better
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
-from srflow_plugin.options.check import check_types, require
-from srflow_plugin.options.schema import Metric, Section, SRFlowTrain, SRFlowVal, read
+from srflow_plugin.options.check import REAL_ESRGAN, check_types, require
+from srflow_plugin.options.schema import REAL_ESRGAN_SIDE, Metric, Section, SRFlowTrain, SRFlowVal, read
 from srflow_plugin.options.types import conforms, describe, join, make_whole
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
@@ -156,6 +156,11 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
 def _check_batches(opt: Section, multiple: int) -> None:
     """Check that patches suit the network, and parts of batches the losses."""
     dataset, train = opt["datasets"]["train"], read(SRFlowTrain, opt["train"])
+    if dataset["type"] == REAL_ESRGAN:
+        if opt["gt_size"] % multiple:
+            raise UserError(f"gt_size: {opt['gt_size']} must be a multiple of {multiple}")
+        if REAL_ESRGAN_SIDE % opt["scale"]:
+            raise UserError(f"scale: the images of {REAL_ESRGAN}, {REAL_ESRGAN_SIDE} a side, must be a multiple of it")
     if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
         raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
     steps = train.accumulation_steps

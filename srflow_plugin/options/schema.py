@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 Section = dict[str, Any]
 Kind = TypeVar("Kind")
 Amp = Literal["bfloat16", "float16", "none"]  # mixed precision
+ResizeMode = Literal["area", "bilinear", "bicubic", "bicubic_antialiased"]
+KernelType = Literal[
+    "iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"
+]  # of BasicSR's blurs
+REAL_ESRGAN_SIDE = 400  # of the images that RealESRGANDataset gives, cut or mirrored
 MOST_IMAGES, MOST_PIXELS = 2**16, 2**16  # of a batch, of a side: beyond all use, and within all memory
 
 
@@ -50,6 +55,24 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def interval(sentence: str, *, low: float, high: float, holds: float | None = None, is_open: bool = False) -> Any:
+    """Declare an option that is a list of two numbers, the smaller one first.
+
+    Args:
+        sentence: as in :func:`option`, and so are low and high.
+        holds: a number that must lie between the two.
+        is_open: they must differ.
+    """
+    metadata = option(sentence, low=low, high=high).metadata
+    return dataclasses.field(metadata={**metadata, "interval": True, "holds": holds, "is_open": is_open})
+
+
+def shares(sentence: str, of: int | str) -> Any:
+    """Declare an option that is a list of probabilities: so many, or one for each value of another option."""
+    metadata = option(sentence, low=0, high=1).metadata
+    return dataclasses.field(metadata={**metadata, "shares": of})
+
+
 @dataclass(kw_only=True, frozen=True)
 class TopLevel:
     """The file itself."""
@@ -67,6 +90,64 @@ class TopLevel:
     train: dict[str, Any] | None = option("how to train", None, in_training=True)
     val: dict[str, Any] | None = option("how to validate; in a test, how to test", None)
     logger: dict[str, Any] | None = option("what to log and to keep", None, in_training=True)
+
+
+# Of the first process and, with a 2 at their ends, of the second.
+_RESIZE_PROB = "probabilities of a resize up, of one down, of none"
+_RESIZE_RANGE = "smallest and largest factor of a resize, with 1 between them; in the second process, of the LR size"
+_GAUSSIAN = "probability that the noise is Gaussian; else it is Poisson noise"
+_NOISE_RANGE = "smallest and largest standard deviation of Gaussian noise, in grey levels"
+_POISSON = "smallest and largest factor of Poisson noise; `[0, 0]`: none"
+_GRAY = "probability that the three channels have the same noise"
+_JPEG = "lowest and highest JPEG quality"
+_OF_GAN = "accepted; they are the losses of RealESRGANModel. Set `gt_usm`"
+
+
+@dataclass(kw_only=True, frozen=True)
+class Degradations:
+    """The file itself, where `datasets.train` is a RealESRGANDataset (model_type: SRFlowModel)."""
+
+    gt_size: int = option(
+        "side of the HR patches: a multiple of 2^`num_levels` and of the scale", low=1, high=REAL_ESRGAN_SIDE
+    )
+    clean_prob: float = option(
+        "probability that an image is not degraded: its LR image is MATLAB's bicubic downscale. BasicSR has no such "
+        "key: 0",
+        0.0,
+        low=0,
+        high=1,
+    )
+    resize_modes: Sequence[ResizeMode] = option(
+        "filters, one of which is drawn for each resize; one that stands there twice is drawn twice as often. BasicSR "
+        "has no such key, and takes the first three; `bicubic_antialiased` is what MATLAB and Pillow do",
+        ("area", "bilinear", "bicubic"),
+    )
+    gt_usm: bool = option("sharpen the HR images before all else, as RealESRNetModel does", False)
+    resize_prob: list[float] = shares(_RESIZE_PROB, of=3)
+    resize_range: list[float] = interval(_RESIZE_RANGE, low=0.05, high=8, holds=1)
+    gaussian_noise_prob: float = option(_GAUSSIAN, low=0, high=1)
+    noise_range: list[float] = interval(_NOISE_RANGE, low=0, high=255)
+    poisson_scale_range: list[float] = interval(_POISSON, low=0, high=100)
+    gray_noise_prob: float = option(_GRAY, low=0, high=1)
+    jpeg_range: list[float] = interval(_JPEG, low=1, high=99)
+    second_blur_prob: float = option("probability of a blur in the second process", low=0, high=1)
+    resize_prob2: list[float] = shares(_RESIZE_PROB, of=3)
+    resize_range2: list[float] = interval(_RESIZE_RANGE, low=0.05, high=8, holds=1)
+    gaussian_noise_prob2: float = option(_GAUSSIAN, low=0, high=1)
+    noise_range2: list[float] = interval(_NOISE_RANGE, low=0, high=255)
+    poisson_scale_range2: list[float] = interval(_POISSON, low=0, high=100)
+    gray_noise_prob2: float = option(_GRAY, low=0, high=1)
+    jpeg_range2: list[float] = interval(_JPEG, low=1, high=99)
+    high_order_degradation: bool = option("`false` in Real-ESRGAN's files for pairs, which are never degraded", True)
+    queue_size: int = option(
+        "accepted; RealESRNetModel mixes batches, since the images of one have the same resizes. Here each image of a "
+        "batch has its own",
+        180,
+        without_effect=True,
+    )
+    l1_gt_usm: bool = option(_OF_GAN, False, without_effect=True)
+    percep_gt_usm: bool = option(_OF_GAN, False, without_effect=True)
+    gan_gt_usm: bool = option(_OF_GAN, False, without_effect=True)
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -313,6 +394,42 @@ class PairedImages(ImageData):
     std: list[float] | None = option("as in BasicSR", None)
 
 
+_KERNELS = "kinds of blur kernels"
+_KERNEL_PROB = "probability of each kind"
+_SINC = "probability that the kernel is a sinc filter instead, which rings"
+_SIGMA = "smallest and largest standard deviation of a kernel, in pixels of the image that is blurred"
+_BETAG = "smallest and largest exponent of generalised Gaussians; 1 between them"
+_BETAP = "likewise of plateaus"
+_KERNEL_SIZE = "accepted; RealESRGANDataset takes sizes from 7 to 21"
+
+
+@dataclass(kw_only=True, frozen=True)
+class RealESRGANImages(ImageData):
+    """`datasets.train` (type: RealESRGANDataset)."""
+
+    dataroot_gt: str = option("folder or LMDB of the HR images")
+    meta_info: str | None = option("list of the images, relative to a folder", None)
+    io_backend: dict[str, Any] = option("`type: disk` or `type: lmdb`")
+    gt_size: int | None = option("as the `gt_size` at the top level, which is the one that counts", None)
+    use_hflip: bool = option("flip images at random")
+    use_rot: bool = option("turn images at random")
+    blur_kernel_size: int = option(_KERNEL_SIZE)
+    kernel_list: list[KernelType] = option(_KERNELS)
+    kernel_prob: list[float] = shares(_KERNEL_PROB, of="kernel_list")
+    sinc_prob: float = option(_SINC, low=0, high=1)
+    blur_sigma: list[float] = interval(_SIGMA, low=0.001, high=100, is_open=True)
+    betag_range: list[float] = interval(_BETAG, low=0.01, high=100, holds=1)
+    betap_range: list[float] = interval(_BETAP, low=0.01, high=100, holds=1)
+    blur_kernel_size2: int = option(_KERNEL_SIZE)
+    kernel_list2: list[KernelType] = option(_KERNELS)
+    kernel_prob2: list[float] = shares(_KERNEL_PROB, of="kernel_list2")
+    sinc_prob2: float = option(_SINC, low=0, high=1)
+    blur_sigma2: list[float] = interval(_SIGMA, low=0.001, high=100, is_open=True)
+    betag_range2: list[float] = interval(_BETAG, low=0.01, high=100, holds=1)
+    betap_range2: list[float] = interval(_BETAP, low=0.01, high=100, holds=1)
+    final_sinc_prob: float = option("probability of a sinc filter at the end", low=0, high=1)
+
+
 @dataclass(kw_only=True, frozen=True)
 class IoBackend:
     """`datasets.<phase>.io_backend`."""
@@ -332,7 +449,7 @@ SECTIONS: Mapping[str, Mapping[str, type]] = {
     "SRFlowModel": {"path": SRFlowPaths, "train": SRFlowTrain, "val": SRFlowVal, "logger": Logger},
     "SRModel": {"path": Paths, "train": SRTrain, "val": Val, "logger": Logger},
 }
-DATASETS: Mapping[str, type] = {"PairedImageDataset": PairedImages}
+DATASETS: Mapping[str, type] = {"PairedImageDataset": PairedImages, "RealESRGANDataset": RealESRGANImages}
 
 
 def read(kind: type[Kind], section: Section | None) -> Kind:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from srflow_plugin.options.schema import DATASETS, SECTIONS, ImageData, Logger, Paths, Section, TopLevel, Train, Val
+from srflow_plugin.options.schema import (
+    DATASETS,
+    SECTIONS,
+    Degradations,
+    ImageData,
+    Logger,
+    Paths,
+    Section,
+    TopLevel,
+    Train,
+    Val,
+)
 from srflow_plugin.options.types import join, make_whole
 
 MISPLACED = {  # in BasicSR's own files for EDVR and RCAN: (section, key) -> where it is read
@@ -40,7 +51,11 @@ def _sections(opt: Section) -> Iterator[tuple[Section, type]]:
     kinds = {"path": Paths, "train": Train, "val": Val, "logger": Logger}
     kinds.update(SECTIONS.get(str(opt.get("model_type")), {}))
     datasets = opt.get("datasets")
-    found: list[tuple[Any, type]] = [(opt, TopLevel), *((opt.get(name), kind) for name, kind in kinds.items())]
+    found: list[tuple[Any, type]] = [
+        (opt, TopLevel),
+        (opt, Degradations),
+        *((opt.get(name), kind) for name, kind in kinds.items()),
+    ]
     for dataset in datasets.values() if isinstance(datasets, dict) else ():
         if isinstance(dataset, dict):
             found.append((dataset, DATASETS.get(str(dataset.get("type")), ImageData)))
