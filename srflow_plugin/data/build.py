@@ -12,7 +12,7 @@ from basicsr.data import build_dataset
 from basicsr.utils.registry import DATASET_REGISTRY
 
 from srflow_plugin.data.checked import CheckedImages
-from srflow_plugin.data.pairing import LISTS, lines_of_list, paired_quickly
+from srflow_plugin.data.pairing import LISTS, hr_files, lines_of_list, paired_quickly
 from srflow_plugin.errors import UserError
 
 
@@ -31,13 +31,21 @@ def checked_images(opt: dict[str, Any], where: str) -> CheckedImages:
     """Build the data set of an option file's section, its files to be checked."""
     with tidy_lists(opt) as lists, paired_quickly(DATASET_REGISTRY.get(opt["type"])):
         dataset = build(build_dataset, {**opt, **lists}, where)
-    dataset.opt.update({key: opt[key] for key in lists})
+    dataset.opt.update({key: opt.get(key) for key in lists})
+    if _is_of_hr_files(opt):  # whose names BasicSR cuts at the first space
+        dataset.paths = list(map(str, hr_files(opt)))
     return CheckedImages(dataset)
+
+
+def _is_of_hr_files(opt: dict[str, Any]) -> bool:
+    return bool(opt["type"] == "RealESRGANDataset" and opt["io_backend"]["type"] == "disk")
 
 
 @contextmanager
 def tidy_lists(opt: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Write the lists that a section names without empty lines, which BasicSR's data sets take for images.
+
+    A data set that asks for a list, and has none, is given one of its folder.
 
     Yields:
         Their files in the block, by the section's keys.
@@ -45,8 +53,9 @@ def tidy_lists(opt: dict[str, Any]) -> Iterator[dict[str, str]]:
     lists = {}
     with tempfile.TemporaryDirectory() as folder:
         for key in LISTS:
-            if isinstance(opt.get(key), str):
+            is_missing = key == "meta_info" and opt.get(key) is None and _is_of_hr_files(opt)
+            if is_missing or isinstance(opt.get(key), str):
                 lists[key] = str(Path(folder, f"{key}.txt"))
-                lines = lines_of_list(Path(opt[key]))
+                lines = [str(file) for file in hr_files(opt)] if is_missing else lines_of_list(Path(opt[key]))
                 Path(lists[key]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         yield lists

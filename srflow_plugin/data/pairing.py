@@ -103,6 +103,13 @@ def names_of_list(file: Path) -> list[str]:
     return [SIZE.sub("", line) for line in lines_of_list(file)]
 
 
+def hr_files(opt: dict[str, Any]) -> list[Path]:
+    """List the image files of a data set of HR images alone: those of its list, or of its folder."""
+    folder, listed = Path(opt["dataroot_gt"]), opt.get("meta_info")
+    names = names_of_list(Path(listed)) if listed else sorted(image_names(str(folder)))
+    return [folder / name for name in names]
+
+
 def lines_of_list(file: Path) -> list[str]:
     """Read the lines of a list that are not empty."""
     file = at_home(file)

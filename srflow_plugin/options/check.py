@@ -25,6 +25,7 @@ from srflow_plugin.options.schema import (
     ImageData,
     IoBackend,
     Logger,
+    RealESRGANImages,
     Section,
     TopLevel,
     Trackio,
@@ -36,6 +37,7 @@ from srflow_plugin.options.settle import settle
 from srflow_plugin.options.types import conforms, describe, join, words
 
 EIGHT_BIT_LEVELS = 256
+LARGEST_KERNEL = 21
 REAL_ESRGAN = "RealESRGANDataset"  # whose images are degraded by the model
 LONGEST_NAME = 120  # bytes; with a time and an ending it must be the name of a file, of 255 at most
 TEMPLATE = re.compile(r"[^{}]*\{0?\}[^{}]*")
@@ -146,12 +148,15 @@ def notes(opt: Section) -> list[str]:
 
 
 def _undegraded(opt: Section) -> list[str]:
-    """Note that degradations are described, and that no data set asks for them."""
-    kind = opt["datasets"].get("train", {}).get("type")
+    """Note what is said of degradations in vain: no data set asks for them, or BasicSR's does not listen."""
+    train = opt["datasets"].get("train", {})
+    if train.get("type") == REAL_ESRGAN:
+        sizes = [key for key in ("blur_kernel_size", "blur_kernel_size2") if train[key] != LARGEST_KERNEL]
+        return [f"datasets.train.{key} changes nothing: {REAL_ESRGAN} takes sizes from 7 to 21" for key in sizes]
     given = [key for key in required_keys(Degradations, is_train=True) if key in opt]
-    if kind == REAL_ESRGAN or not given:
+    if not given:
         return []
-    return [f"{', '.join(given)} change nothing: only the images of {REAL_ESRGAN} are degraded"]
+    return [f"{', '.join(given)}: nothing is degraded but the images of a {REAL_ESRGAN}"]
 
 
 def _unvalidated(opt: Section) -> list[str]:
@@ -216,10 +221,15 @@ def check_ranges(where: str, section: Section, kind: type) -> None:
             if limits["low"] <= number <= limits["high"] and number < limits["below"]:
                 continue
             raise UserError(f"{join(where, field.name)}: {short(value)} must be {_range(limits, number)}")
-        if "interval" in limits and value is not None:
-            _check_interval(join(where, field.name), value, limits)
-        if "shares" in limits and value is not None:
-            _check_shares(join(where, field.name), value, limits["shares"], section)
+
+
+def check_lists(where: str, section: Section, kind: type) -> None:
+    """Check lists that are intervals, or probabilities of all cases."""
+    for field in dataclasses.fields(kind):
+        if "interval" in field.metadata:
+            _check_interval(join(where, field.name), section[field.name], field.metadata)
+        if "shares" in field.metadata:
+            _check_shares(join(where, field.name), section[field.name], field.metadata["shares"], section)
 
 
 def _check_interval(where: str, value: list[float], limits: Mapping[str, Any]) -> None:
@@ -317,6 +327,10 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
         raise UserError(f"{where} must be a section with keys such as name, type and dataroot_gt")
     require(where, dataset, ["name", "type"])
     phase = where.rpartition(".")[2].split("_")[0]
+    if dataset["type"] == REAL_ESRGAN and not (is_train and phase == "train"):
+        raise UserError(
+            f"{where}.type: {REAL_ESRGAN} makes no LR images; validate and test on pairs, by PairedImageDataset"
+        )
     if is_train and phase not in ("train", "val"):
         raise UserError(f"{where}: in training a data set is called train, val or val_<something>")
     if "io_backend" in dataset:
@@ -333,12 +347,6 @@ def _check_dataset(where: str, dataset: Any, is_train: bool) -> None:
 
 def _check_degradations(opt: Section, is_train: bool) -> None:
     """Check what is said of degradations on the fly, where a data set asks for them."""
-    for phase, dataset in opt["datasets"].items():
-        if dataset["type"] == REAL_ESRGAN and (phase != "train" or not is_train):
-            raise UserError(
-                f"datasets.{phase}.type: {REAL_ESRGAN} is for training; validate and test on pairs, by "
-                "PairedImageDataset"
-            )
     train = opt["datasets"].get("train") or {}
     names = {field.name for field in dataclasses.fields(Degradations)}
     given = {key: value for key, value in opt.items() if key in names}
@@ -346,6 +354,8 @@ def _check_degradations(opt: Section, is_train: bool) -> None:
         check_types("", given, _hints(Degradations))
         return
     check_section("", given, Degradations, is_train)
+    check_lists("", given, Degradations)
+    check_lists("datasets.train", train, RealESRGANImages)
     if not opt.get("high_order_degradation", True):
         raise UserError(f"high_order_degradation: false is for pairs, and datasets.train.type is {REAL_ESRGAN}")
     if not opt.get("resize_modes", True):

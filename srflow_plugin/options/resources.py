@@ -6,6 +6,7 @@ import mmap
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lmdb
@@ -14,7 +15,7 @@ from basicsr.utils.registry import LOSS_REGISTRY
 from srflow_plugin.checkpoints.fit import check_encoder_fit, check_fit
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.data.checked import close_files
-from srflow_plugin.data.pairing import LISTS, image_names, image_sizes, lines_of_list, names_of_list
+from srflow_plugin.data.pairing import LISTS, hr_files, image_names, image_sizes, lines_of_list, names_of_list
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.registered import build_network, try_metric
 from srflow_plugin.options.schema import Section
@@ -86,20 +87,13 @@ def check_data(opt: Section) -> None:
                     lines_of_list(Path(dataset[key]))
                 except UserError as error:
                     raise UserError(f"datasets.{phase}.{key}: {error}") from None
+        if dataset["type"] == "RealESRGANDataset":
+            _check_roots(f"datasets.{phase}", dataset, ["dataroot_gt"])
+            _check_count(f"datasets.{phase}", dataset, _count_hr(f"datasets.{phase}", dataset))
         if dataset["type"] != "PairedImageDataset":
             continue
-        is_lmdb = dataset["io_backend"]["type"] == "lmdb"
-        for key in ("dataroot_gt", "dataroot_lq"):
-            where, path = f"datasets.{phase}.{key}", Path(dataset[key])
-            if not path.is_dir():
-                raise UserError(f"{where}: {path} does not exist; make it with `srflow prepare` or correct the path")
-            if is_lmdb and (path.suffix != ".lmdb" or not (path / "meta_info.txt").is_file()):
-                raise UserError(
-                    f"{where}: {path} is not an LMDB; make one with `srflow prepare`, or io_backend.type: disk"
-                )
-            if not is_lmdb and next(image_names(str(path)), None) is None:
-                raise UserError(f"{where}: {path} has no images")
-        if is_lmdb:
+        _check_roots(f"datasets.{phase}", dataset, ["dataroot_gt", "dataroot_lq"])
+        if dataset["io_backend"]["type"] == "lmdb":
             sizes = _check_lmdbs(f"datasets.{phase}", dataset)
         elif dataset["phase"] == "train" or (opt.get("val") or {}).get("metrics"):
             sizes = _folder_sizes(dataset)
@@ -109,6 +103,29 @@ def check_data(opt: Section) -> None:
             _check_patches(f"datasets.{phase}", dataset, sizes)
         else:
             _check_metrics(opt, dataset, sizes)
+
+
+def _check_roots(where: str, dataset: Section, keys: Sequence[str]) -> None:
+    """Check that folders are there and have images, or are LMDBs."""
+    is_lmdb = dataset["io_backend"]["type"] == "lmdb"
+    for key in keys:
+        path = Path(dataset[key])
+        if not path.is_dir():
+            raise UserError(f"{where}.{key}: {path} does not exist; make it with `srflow prepare` or correct the path")
+        if is_lmdb and (path.suffix != ".lmdb" or not (path / "meta_info.txt").is_file()):
+            raise UserError(
+                f"{where}.{key}: {path} is not an LMDB; make one with `srflow prepare`, or io_backend.type: disk"
+            )
+        is_listed = dataset.get("meta_info") is not None  # of subfolders, perhaps
+        if not is_lmdb and not is_listed and next(image_names(str(path)), None) is None:
+            raise UserError(f"{where}.{key}: {path} has no images")
+
+
+def _count_hr(where: str, dataset: Section) -> int:
+    """Count the images of a data set of HR images alone."""
+    if dataset["io_backend"]["type"] == "lmdb":
+        return len(_lmdb_sizes(f"{where}.dataroot_gt", Path(dataset["dataroot_gt"])))
+    return len(hr_files(dataset))
 
 
 def _folder_sizes(dataset: Section) -> Sizes:
@@ -121,18 +138,23 @@ def _folder_sizes(dataset: Section) -> Sizes:
 
 def _check_patches(where: str, dataset: Section, sizes: Sizes) -> None:
     """Check that a training's images fill a batch and hold a patch each."""
-    images = len(sizes) * dataset.get("dataset_enlarge_ratio", 1)
-    if images < dataset["batch_size_per_gpu"]:
-        raise UserError(
-            f"{where}: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
-            "raise dataset_enlarge_ratio or lower batch_size_per_gpu"
-        )
+    _check_count(where, dataset, len(sizes))
     small = [name for name, size in sizes.items() if min(size) < dataset["gt_size"]]
     if small and not dataset.get("skip_bad_images"):
         height, width = sizes[small[0]]
         others = f", and so are {len(small) - 1} others; leave them out" if len(small) > 1 else "; leave it out"
         size = f"{width}x{height}, smaller than gt_size {dataset['gt_size']}"
         raise UserError(f"{where}: {small[0]} is {size}{others}, or set datasets.train.skip_bad_images: true")
+
+
+def _check_count(where: str, dataset: Section, count: int) -> None:
+    """Check that a training's images fill a batch."""
+    images = count * dataset.get("dataset_enlarge_ratio", 1)
+    if images < dataset["batch_size_per_gpu"]:
+        raise UserError(
+            f"{where}: {images} images do not fill a batch of {dataset['batch_size_per_gpu']}; "
+            "raise dataset_enlarge_ratio or lower batch_size_per_gpu"
+        )
 
 
 def _check_metrics(opt: Section, dataset: Section, sizes: Sizes) -> None:

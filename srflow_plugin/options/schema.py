@@ -408,7 +408,7 @@ class RealESRGANImages(ImageData):
     """`datasets.train` (type: RealESRGANDataset)."""
 
     dataroot_gt: str = option("folder or LMDB of the HR images")
-    meta_info: str | None = option("list of the images, relative to a folder", None)
+    meta_info: str | None = option("list of the images' names, of a folder; none: all images of the folder", None)
     io_backend: dict[str, Any] = option("`type: disk` or `type: lmdb`")
     gt_size: int | None = option("as the `gt_size` at the top level, which is the one that counts", None)
     use_hflip: bool = option("flip images at random")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from srflow_plugin.cli.main import basicsr_command
 from srflow_plugin.errors import UserError
@@ -13,6 +15,7 @@ from srflow_plugin.options.files import load_options
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.setup import load_run
 from tests.helpers import ROOT, TINY, run_python
+from tests.training.test_degradations import option_file as degrading_options
 
 MISTAKES = {
     "misspelt key": ("train:freeze_encoder_iter=1", "train.freeze_encoder_iter is no option; did you mean freeze_encoder_iters?"),
@@ -194,6 +197,54 @@ def test_what_one_might_expect_otherwise_is_noted() -> None:
         "val.tile: the code length is computed of whole images all the same",
     ]
     assert notes(load_options(TINY)) == []
+
+
+DEGRADATION_MISTAKES = {
+    "probabilities that are no whole": ("resize_prob=[0.2, 0.7, 0.2]", "resize_prob: [0.2, 0.7, 0.2] must add up to 1, and is 1.1"),
+    "a case without a probability": ("resize_prob2=[0.5, 0.5]", "resize_prob2: [0.5, 0.5] must be 3 numbers"),
+    "a kernel without a probability": ("datasets.train.kernel_prob=[0.5, 0.5]", "datasets.train.kernel_prob: [0.5, 0.5] must be 6 numbers, one for each of kernel_list"),
+    "a probability above 1": ("gray_noise_prob=1.4", "gray_noise_prob: 1.4 must be at most 1"),
+    "a probability below 0": ("resize_prob=[-0.2, 0.7, 0.5]", "resize_prob: [-0.2, 0.7, 0.5] must be 0 or more"),
+    "a share in percent": ("clean_prob=15", "clean_prob: 15 must be at most 1"),
+    "a range from large to small": ("noise_range=[30, 1]", "noise_range: [30, 1] must be two numbers, the smaller one first"),
+    "a range of one": ("poisson_scale_range=[3]", "poisson_scale_range: [3] must be two numbers, the smaller one first"),
+    "a number for a range": ("noise_range2=25", "noise_range2: 25 is not a list, each a number"),
+    "one blur": ("datasets.train.blur_sigma=[2, 2]", "datasets.train.blur_sigma: [2, 2] must be two numbers that differ"),
+    "no blur at all": ("datasets.train.blur_sigma2=[0, 2]", "datasets.train.blur_sigma2: [0, 2] must be 0.001 or more"),
+    "resizes down alone": ("resize_range=[0.2, 0.8]", "resize_range: [0.2, 0.8] must have 1 between its two numbers"),
+    "exponents above 1 alone": ("datasets.train.betag_range=[2, 4]", "datasets.train.betag_range: [2, 4] must have 1 between"),
+    "resizes to nothing": ("resize_range2=[0, 1.2]", "resize_range2: [0, 1.2] must be 0.05 or more"),
+    "a JPEG of quality 0": ("jpeg_range=[0, 95]", "jpeg_range: [0, 95] must be 1 or more"),
+    "a JPEG of quality 120": ("jpeg_range2=[30, 120]", "jpeg_range2: [30, 120] must be at most 99"),
+    "a missing key": ("jpeg_range2=none", "jpeg_range2 is missing"),
+    "a missing key of the data set": ("datasets.train.final_sinc_prob=none", "datasets.train.final_sinc_prob is missing"),
+    "a misspelt key": ("clean_probability=0.1", "clean_probability is no option; did you mean clean_prob?"),
+    "a misspelt key of the data set": ("datasets.train.kernel_lists=[iso]", "datasets.train.kernel_lists is no option; did you mean kernel_list"),
+    "a misspelt kernel": ("datasets.train.kernel_list=[isotropic]", "datasets.train.kernel_list: ['isotropic'] is not a list, each iso or aniso"),
+    "a misspelt filter": ("resize_modes=[lanczos]", "resize_modes: ['lanczos'] is not a list, each area or bilinear"),
+    "no filter": ("resize_modes=[]", "resize_modes: [] must name one filter or more"),
+    "two sizes of patches": ("datasets.train.gt_size=32", "gt_size: 16 and datasets.train.gt_size: 32 must agree"),
+    "patches larger than images": ("gt_size=408", "gt_size: 408 must be at most 400"),
+    "degraded pairs": ("high_order_degradation=false", "high_order_degradation: false is for pairs, and datasets.train.type is RealESRGANDataset"),
+    "no pairs to validate on": ("datasets.val.type=RealESRGANDataset", "datasets.val.type: RealESRGANDataset makes no LR images; validate and test on pairs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", DEGRADATION_MISTAKES)
+def test_a_mistake_in_degradations_gets_one_line(mistake: str, tmp_path: Path) -> None:
+    entry, message = DEGRADATION_MISTAKES[mistake]
+    (tmp_path / "it.yml").write_text(yaml.safe_dump(degrading_options()))
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        check_file(load_options(tmp_path / "it.yml", [entry]), is_train=True)
+
+
+def test_what_is_said_of_degradations_in_vain_is_noted() -> None:
+    opt = degrading_options(queue_size=180, l1_gt_usm=True)
+    assert notes(opt) == ["queue_size changes nothing", "l1_gt_usm changes nothing"]
+    opt["datasets"]["train"]["blur_kernel_size2"] = 15
+    assert notes(opt)[0].startswith("datasets.train.blur_kernel_size2 changes nothing")
+    (note,) = notes(tiny("jpeg_range=[30, 95]", "high_order_degradation=false"))
+    assert note == "jpeg_range: nothing is degraded but the images of a RealESRGANDataset"
 
 
 def test_no_noise_can_be_said_on_the_command_line(workplace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,22 @@ import pytest
 import torch
 import yaml
 from basicsr.data.degradations import circular_lowpass_kernel
+from basicsr.data.realesrgan_dataset import RealESRGANDataset
 from basicsr.models.realesrnet_model import RealESRNetModel
 from basicsr.utils import DiffJPEG, USMSharp
+from basicsr.utils.registry import DATASET_REGISTRY
 
 from srflow_plugin.cli.main import basicsr_command
+from srflow_plugin.data.build import checked_images
+from srflow_plugin.data.checked import CheckedImages
 from srflow_plugin.images.resize import differentiable_downscale
 from srflow_plugin.options.schema import Degradations, Section, read
 from srflow_plugin.training.cuda_names import OnCPU
 from srflow_plugin.training.degradations import Degrader
+from srflow_plugin.training.order import Draws
 from srflow_plugin.training.seeds import degradation_seeds, seeded
-from tests.helpers import TINY, assert_same_networks
+from srflow_plugin.training.setup import load_run
+from tests.helpers import TINY, assert_same_networks, run, torchrun
 from tests.training.test_basicsr_models import DEGRADATIONS, REAL_DATA
 
 STRONG = {**DEGRADATIONS, "gt_usm": False, "scale": 4}
@@ -109,7 +116,109 @@ def option_file(**changes: Any) -> Section:
     train = {key: value for key, value in opt["datasets"]["train"].items() if key not in ("dataroot_lq", "gt_size")}
     opt["datasets"]["train"] = {**train, **images}
     opt["train"]["optim_g"]["lr"] = 1e-3
-    return {**opt, **DEGRADATIONS, "gt_usm": False, "gt_size": 16, **changes}
+    values = {key: value for key, value in DEGRADATIONS.items() if "usm" not in key and key != "queue_size"}
+    return {**opt, **values, "gt_size": 16, **changes}
+
+
+def checked(*changes: str) -> CheckedImages:
+    """Build the data set of a training's option file."""
+    Path("it.yml").write_text(yaml.safe_dump(option_file()))
+    return checked_images(load_run("it.yml", is_train=True, force=changes).opt["datasets"]["train"], "datasets.train")
+
+
+FILES = ("datasets.train.io_backend.type=disk", "datasets.train.dataroot_gt=images/train")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_folder_needs_no_list_and_names_may_have_spaces() -> None:
+    Path("images/train/0.png").rename("images/train/on holiday.png")
+    Path("list.txt").write_text("\non holiday.png\n2.png (44,52,3)\n")
+    of_folder, of_list = checked(*FILES), checked(*FILES, "datasets.train.meta_info=list.txt")
+    names = [[Path(path).name for path in images.paths] for images in (of_folder, of_list)]
+    assert names == [["1.png", "2.png", "on holiday.png"], ["on holiday.png", "2.png"]]
+    assert of_list[0]["gt"].shape == (3, 400, 400) and of_list[0]["gt_path"] == of_folder[2]["gt_path"]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_every_random_choice_of_the_data_set_is_the_draws() -> None:
+    first, again = (Draws(checked(), seed=3) for _ in range(2))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = first[4]
+    assert again[9]["draw"] == 9
+    found = again[4]
+    for key in ("gt", "kernel1", "kernel2", "sinc_kernel"):
+        assert torch.equal(found[key], expected[key])
+        assert key == "sinc_kernel" or not torch.equal(found[key], again[5][key])
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_plugins_data_set_of_that_name_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Theirs(RealESRGANDataset):
+        pass
+
+    assert type(checked().dataset) is RealESRGANDataset
+    monkeypatch.setitem(DATASET_REGISTRY._obj_map, "RealESRGANDataset", Theirs)
+    assert type(checked().dataset) is Theirs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["datasets.train.dataroot_gt=nowhere.lmdb"], "nowhere.lmdb does not exist; make it with `srflow prepare`"),
+        (["datasets.train.dataroot_gt=images"], "images is not an LMDB; make one with `srflow prepare`"),
+        ([*FILES, "datasets.train.dataroot_gt=."], "datasets.train.dataroot_gt: . has no images"),
+        ([*FILES, "datasets.train.meta_info=no.txt"], "datasets.train.meta_info: no.txt cannot be read"),
+        (["datasets.train.batch_size_per_gpu=31"], "30 images do not fill a batch of 31"),
+        (["gt_size=20"], "gt_size: 20 must be a multiple of 8"),
+    ],
+)
+def test_images_that_are_not_there_are_named(
+    changes: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("it.yml").write_text(yaml.safe_dump(option_file()))
+    before = sorted(workplace.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        basicsr_command(["train", "-opt", "it.yml", "--force_yml", *changes])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and message in line and sorted(workplace.iterdir()) == before
+
+
+SHARE = """
+import os, sys, torch
+from srflow_plugin.training.distributed import gather, leave
+from srflow_plugin.training.pipelines import Training
+from srflow_plugin.training.setup import load_run
+from srflow_plugin.training.stop import StopRequest
+run = load_run("it.yml", is_train=True, launcher="pytorch" if "RANK" in os.environ else "none", force=sys.argv[2:])
+training = Training(run, StopRequest())
+made = {}
+for data in training.batches():
+    draws = data["draw"].tolist()
+    training.step(data)
+    made.update(zip(draws, zip(training.model.gt, training.model.lq)))
+made = {draw: pair for share in gather(made) for draw, pair in share.items()}
+if run.opt["rank"] == 0:
+    torch.save({"made": made, "weights": training.model.get_bare_model(training.model.net_g).state_dict()}, sys.argv[1])
+del training
+leave()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_two_processes_make_the_images_of_one_and_take_its_steps() -> None:
+    opt = option_file(val=None)
+    opt["train"].update(total_iter=3, optim_g={"type": "SGD", "lr": 1e-3})  # which rounding does not turn round
+    Path("it.yml").write_text(yaml.safe_dump(opt))
+    Path("share.py").write_text(SHARE)
+    run(sys.executable, "share.py", "one.pt", "name=one")
+    torchrun("share.py", "two.pt", "name=two", "datasets.train.batch_size_per_gpu=1")
+    one, two = (torch.load(name, weights_only=True) for name in ("one.pt", "two.pt"))
+    assert one["made"].keys() == two["made"].keys() == set(range(6))
+    for draw, pair in one["made"].items():
+        assert all(torch.equal(*images) for images in zip(pair, two["made"][draw], strict=True)), draw
+    for key, value in one["weights"].items():
+        assert (value.double() - two["weights"][key].double()).abs().max() < 1e-6, key
 
 
 @pytest.mark.usefixtures("workplace")
