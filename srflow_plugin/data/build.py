@@ -38,7 +38,7 @@ def checked_images(opt: dict[str, Any], where: str) -> CheckedImages:
 
 
 def _is_of_hr_files(opt: dict[str, Any]) -> bool:
-    return bool(opt["type"] == "RealESRGANDataset" and opt["io_backend"]["type"] == "disk")
+    return bool(opt.get("type") == "RealESRGANDataset" and opt["io_backend"]["type"] == "disk")
 
 
 @contextmanager

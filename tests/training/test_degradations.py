@@ -153,7 +153,7 @@ def test_every_random_choice_of_the_data_set_is_the_draws() -> None:
 
 @pytest.mark.usefixtures("workplace")
 def test_a_plugins_data_set_of_that_name_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Theirs(RealESRGANDataset):
+    class Theirs(RealESRGANDataset):  # type: ignore[misc]
         pass
 
     assert type(checked().dataset) is RealESRGANDataset
