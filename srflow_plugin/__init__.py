@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from srflow_plugin.archs.srflow_arch import SRFlowNet
     from srflow_plugin.checkpoints.load import load_network
     from srflow_plugin.images.resize import bicubic_downscale
-    from srflow_plugin.losses.lpips_loss import LPIPSLoss
+    from srflow_plugin.losses.lpips_loss import LPIPSLoss, STLPIPSLoss
     from srflow_plugin.losses.nll_loss import NLLLoss
     from srflow_plugin.metrics.calibration import calculate_coverage, calculate_crps, calculate_energy_score
     from srflow_plugin.metrics.code_length import calculate_code_length, calculate_nll
     from srflow_plugin.metrics.diversity import calculate_diversity, calculate_pixel_std
     from srflow_plugin.metrics.lpips_metric import calculate_lpips, calculate_stlpips
     from srflow_plugin.metrics.lr_psnr import calculate_lr_psnr
+    from srflow_plugin.models.prior_model import SRFlowPriorModel
     from srflow_plugin.models.srflow_model import SRFlowModel
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "RRDBNetX8",
     "SRFlowModel",
     "SRFlowNet",
+    "SRFlowPriorModel",
+    "STLPIPSLoss",
     "__version__",
     "bicubic_downscale",
     "calculate_code_length",
@@ -65,6 +68,7 @@ _HOMES = {
     "load_network": "checkpoints.load",
     "bicubic_downscale": "images.resize",
     "LPIPSLoss": "losses.lpips_loss",
+    "STLPIPSLoss": "losses.lpips_loss",
     "NLLLoss": "losses.nll_loss",
     "calculate_coverage": "metrics.calibration",
     "calculate_crps": "metrics.calibration",
@@ -76,6 +80,7 @@ _HOMES = {
     "calculate_lpips": "metrics.lpips_metric",
     "calculate_stlpips": "metrics.lpips_metric",
     "calculate_lr_psnr": "metrics.lr_psnr",
+    "SRFlowPriorModel": "models.prior_model",
     "SRFlowModel": "models.srflow_model",
 }
 

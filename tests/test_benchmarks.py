@@ -363,6 +363,8 @@ def test_the_opening_picture_has_a_row_of_a_jpeg_file(bench: Path, monkeypatch: 
     for arguments, rows in (([], 1), (["--real", "one.pth"], 2)):
         opening_picture.main(["opening.jpg", *arguments])
         assert read_image(Path("opening.jpg")).shape[0] == rows * (256 + TITLE_HEIGHT + GAP) - GAP
+
+
 # -- temperature by place ----------------------------------------------------------------------------------------------
 
 
@@ -419,6 +421,8 @@ def test_what_is_measured_of_temperature_by_place_is_kept(
     adaptive.main()
     assert page.read_text() == f"before\n\n{adaptive.MARKS[0]}\n\n{table}\n{adaptive.MARKS[1]}\n\nafter\n"
     assert (tmp_path / "results.jsonl").read_text() == kept and capsys.readouterr().out == table
+
+
 # -- networks that pictures choose -------------------------------------------------------------------------------------
 
 

@@ -17,8 +17,8 @@ from tests.helpers import ROOT, UNIX, run_python
 
 REGISTERED = {
     "ARCH_REGISTRY": ("SRFlowNet", "RRDBNetX8"),
-    "LOSS_REGISTRY": ("NLLLoss", "LPIPSLoss"),
-    "MODEL_REGISTRY": ("SRFlowModel",),
+    "LOSS_REGISTRY": ("NLLLoss", "LPIPSLoss", "STLPIPSLoss"),
+    "MODEL_REGISTRY": ("SRFlowModel", "SRFlowPriorModel"),
     "METRIC_REGISTRY": (
         "calculate_code_length",
         "calculate_coverage",

@@ -18,6 +18,7 @@ from srflow_plugin.images.pictures import contact_sheet, heat_map, spread
 from srflow_plugin.images.resize import scaled_length
 from srflow_plugin.images.rows import Rows, open_rows
 from srflow_plugin.images.writing import Put, check_layout, layout_of, picture_written
+from srflow_plugin.sampling.temperature import label
 
 MAX_LOOKED_AT = 10**8  # pixels of maps and sheets, which are made from whole pictures
 FACE = 20  # LR pixels a side of the faces that face networks are trained on
@@ -128,7 +129,7 @@ def _write_looked_at(job: Job, keeps: _Kept, rows: Rows, scale: int, how: How, n
     if "sheet" in job.outputs:
         photograph = together(list(rows.bands()))
         columns = [("LR", _pixels(photograph)), ("bicubic", _pixels(bicubic(photograph, scale)))]
-        titles = [f"{name.replace('sample', 'sample ')}, tau {how.temperature:g}" for name in names]
+        titles = [f"{name.replace('sample', 'sample ')}, tau {label(how.temperature)}" for name in names]
         columns += zip(titles, pixels, strict=True)
         columns += [("standard deviation", differences)] if len(samples) > 1 else []
         write_image(job.outputs["sheet"], contact_sheet(columns, pixels[0].shape[0]), job.stamps["sheet"])

@@ -26,6 +26,7 @@ from srflow_plugin.images.writing import eight_bit
 from srflow_plugin.sampling.adaptive import Adaptive
 from srflow_plugin.sampling.draw import draw_rows
 from srflow_plugin.sampling.explosions import exploded
+from srflow_plugin.sampling.temperature import Temperature
 from srflow_plugin.sampling.tiling import Band, Tile
 
 RESAMPLE = 0.8  # places where a sample explodes are drawn again at the temperature times this
@@ -39,7 +40,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class How(NamedTuple):
     """Settings of samples, see :func:`upscale`."""
 
-    temperature: float = 0.8
+    temperature: Temperature = 0.8
     num_samples: int = 1
     seed: int | None = 0
     tile: Tile = "auto"
@@ -69,7 +70,7 @@ class Drawn(NamedTuple):
 
 def upscale(
     image: np.ndarray | Image.Image | Tensor,
-    temperature: float = 0.8,
+    temperature: Temperature = 0.8,
     num_samples: int = 1,
     seed: int | None = 0,
     scale: int | None = None,
@@ -88,8 +89,9 @@ def upscale(
     Args:
         image: numpy (H, W) or (H, W, 1 to 4; RGB), uint8, uint16 or float in [0, 1]; Pillow; or torch (3, H, W) or
             (B, 3, H, W) in [0, 1].
-        temperature: how far samples may go from the most likely image, 0 to about 1.
-        num_samples: how many images. At temperature 0 all are equal.
+        temperature: how far samples may go from the most likely image, 0 to about 1; or "learned", of networks with a
+            learned prior.
+        num_samples: how many images. At temperature 0, and learned, all are equal.
         seed: of the samples; None: others at each call.
         scale: 4 (photographs) or 8 (faces), for the networks that come with the package. Default: the checkpoint's,
             or 4.

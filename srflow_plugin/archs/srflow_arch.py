@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srflow_plugin.archs.latent_prior import LatentPrior
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings
 from srflow_plugin.devices import sent
@@ -35,11 +36,12 @@ from srflow_plugin.flow.coupling import Scale
 from srflow_plugin.flow.precision import autocast_type, without_autocast
 from srflow_plugin.sampling.adaptive import Adaptive
 from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.temperature import Temperature, check_has_prior
 from srflow_plugin.sampling.tiling import Tile
 
 EIGHT_BIT_LEVELS = 256
 LARGEST = {
-    **dict.fromkeys(("num_in_ch", "num_feat", "num_grow_ch", "hidden_channels"), 4096),
+    **dict.fromkeys(("num_in_ch", "num_feat", "num_grow_ch", "hidden_channels", "prior_channels"), 4096),
     **{"scale": 64, "num_levels": 8, "num_block": 500, "num_steps": 256},
     **{"coupling_layers": 64, "coupling_kernel_size": 31},
 }
@@ -96,6 +98,7 @@ class SRFlowNet(nn.Module):
             of float16 changes nothing.
         recompute_encoder: in training, compute the encoder's activations again in the backward pass instead of keeping
             them (as the flow does by itself where images are large): less memory, more time, the same numbers.
+        prior_channels: width of the learned prior, which SRFlowPriorModel trains for temperature "learned"; 0: none.
         compile: run blocks and steps through PyTorch's compiler: the same numbers up to rounding, in less time from
             some hundred calls on, since making the programs takes a minute (docs/results/speed.md).
 
@@ -125,6 +128,7 @@ class SRFlowNet(nn.Module):
         one_sided_noise: int | None = None,
         precision: Literal["float32", "tf32", "bfloat16"] = "float32",
         recompute_encoder: bool = False,
+        prior_channels: int = 0,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -134,7 +138,10 @@ class SRFlowNet(nn.Module):
             num_feat=num_feat,
             num_grow_ch=num_grow_ch,
             hidden_channels=hidden_channels,
+            prior_channels=prior_channels,
         )
+        if prior_channels < 0:
+            raise ValueError(f"prior_channels must be 0 or more, not {prior_channels}")
         check_scales(scale_floor, log_scale_bound)
         noise = "none" if noise is None else noise  # which is what --force_yml network_g:noise=none gives
         check_noise(noise_sigma, noise_levels, one_sided_noise)
@@ -158,6 +165,7 @@ class SRFlowNet(nn.Module):
             coupling_kernel_size=coupling_kernel_size,
         )
         self.flow = MultiScaleFlow(num_in_ch, num_levels, num_steps, make_step)
+        self.prior = self._make_prior(prior_channels) if prior_channels else None
         if compile:
             check_compiler()
         self.encoder.compiled = self.flow.compiled = compile
@@ -289,10 +297,30 @@ class SRFlowNet(nn.Module):
         """Decode latents given :meth:`features`: an image of the size of :meth:`padded_lq` times ``scale``."""
         return fast.decode(self.flow, latents, self._contexts(features)) - self.shift
 
+    def _make_prior(self, channels: int) -> LatentPrior:
+        unit = self.lq_multiple
+        sizes = [(latent_channels, height) for latent_channels, height, _ in self.latent_shapes(unit, unit)]
+        return LatentPrior(self.encoder.out_channels, channels, sizes, unit)
+
+    def learned_latents(self, features: Sequence[Context]) -> list[Tensor]:
+        """Predict the latents of :meth:`features` by the learned prior: (B, C, h, w), finest first.
+
+        Raises:
+            UserError: the network has none.
+        """
+        prior = check_has_prior(self).prior
+        with full_precision():
+            latents: list[Tensor] = prior(self.lq_features(features))
+        return latents
+
+    def lq_features(self, features: Sequence[Context]) -> Tensor:
+        """Take those of LR size of :meth:`features`, which the learned prior reads: (B, C, h, w)."""
+        return features[self.encoder.level_scales.index(1)].expanded()
+
     def sample(
         self,
         lq: Tensor,
-        temperature: float = 0.9,
+        temperature: Temperature = 0.9,
         num_samples: int = 1,
         seed: int | None = None,
         tile: Tile = None,
@@ -306,7 +334,8 @@ class SRFlowNet(nn.Module):
 
         Args:
             lq: (B, 3, h, w), any size.
-            temperature: standard deviation of the latents; 0 is deterministic.
+            temperature: standard deviation of the latents; 0 is deterministic. "learned": the latents are those of the
+                learned prior, deterministic, too.
             num_samples: images for each LR image.
             seed: makes the draw repeatable, with the same latents on every device, in all tiles, and for each image of
                 a batch; the first n of m samples are those of n. Default: each image and each call has its own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from srflow_plugin.archs.rrdb_encoder import RRDBEncoder
 from srflow_plugin.archs.settings import Settings, decode_setting
@@ -15,6 +15,8 @@ from srflow_plugin.flow import PAPER_SCALE_FLOOR
 from srflow_plugin.flow.multiscale import TRANSITION_STEPS
 
 Weights = dict[str, Tensor]
+PRIOR = "prior."  # that the learned prior's weights begin with
+PRIOR_WEIGHT = f"{PRIOR}first.weight"
 TENSORS_OF_RRDB = 30  # three blocks of five convolutions, a weight and a bias each
 
 # Values for files that are older than these settings, as every released one is.
@@ -71,6 +73,7 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
             "hidden_channels": hidden_channels,
             "coupling_layers": count(re.escape(step) + r"\.bijections\.3\.net\.(\d+)\.initialized") - 1,
             "coupling_kernel_size": weights[f"{step}.bijections.3.net.3.weight"].shape[-1],
+            "prior_channels": weights[PRIOR_WEIGHT].shape[0] if PRIOR_WEIGHT in weights else 0,
             "noise": "conditional" if context_channels > feature_channels else "none",
             **settings,
         }
@@ -88,6 +91,16 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
             f"{name} does not hold a whole SRFlow network: {parts} are more than its {len(weights)} tensors"
         )
     return arguments
+
+
+def with_prior_of(network: nn.Module, weights: Weights) -> Weights:
+    """Fill up weights without a learned prior with that of a network, which is to be trained.
+
+    Weights with one stay as they are.
+    """
+    if any(key.startswith(PRIOR) for key in weights):
+        return weights
+    return {**weights, **{key: value for key, value in network.state_dict().items() if key.startswith(PRIOR)}}
 
 
 def setting_buffers(**values: Any) -> Weights:

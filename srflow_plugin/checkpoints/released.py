@@ -17,7 +17,12 @@ from srflow_plugin.flow.multiscale import TRANSITION_STEPS
 # Weights of released files that SRFlow does not use: the RRDB network's image output, a convolution that nothing calls.
 UNUSED = re.compile(r"RRDB\.(upconv\d+|HRconv|conv_last)\.(weight|bias)|flowUpsamplerNet\.f\.0\.(weight|bias)")
 # Further settings of every released network, which shapes tell.
-RELEASED_SHAPES: dict[str, Any] = {"coupling_layers": 1, "coupling_kernel_size": 1, "noise": "none"}
+RELEASED_SHAPES: dict[str, Any] = {
+    "coupling_layers": 1,
+    "coupling_kernel_size": 1,
+    "noise": "none",
+    "prior_channels": 0,
+}
 RELEASED_F_CHANNELS = 96
 # By scale and number of RRDBs: those that condition the flow, as the released configurations say.
 RELEASED_BLOCKS = {(4, 23): (1, 8, 15, 22), (8, 23): (1, 3, 5, 7), (8, 8): (1, 3, 5, 7)}

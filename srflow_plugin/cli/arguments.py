@@ -12,6 +12,7 @@ from srflow_plugin.checkpoints.shipped import WORDS
 from srflow_plugin.errors import UserError, nearest
 from srflow_plugin.files import check_is_file, check_new_file
 from srflow_plugin.progress import tell
+from srflow_plugin.sampling.temperature import LEARNED, Temperature, is_learned, is_number
 
 DEFAULT_TEMPERATURE = 0.8
 LARGEST = 2**31 - 1  # of numbers that have no other limit
@@ -47,16 +48,19 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_temperature(parser: argparse._ActionsContainer, what: str = "of the samples", **settings: Any) -> None:
-    """Add ``--temperature``."""
+def add_temperature(
+    parser: argparse._ActionsContainer, what: str = "of the samples", learned: bool = False, **settings: Any
+) -> None:
+    """Add ``--temperature``; ``learned``: it may be that of the learned prior, too."""
     defaults: dict[str, Any] = {
-        "type": in_range(float, low=0, most=MOST_TEMPERATURE),
+        "type": _temperature if learned else _number_of_temperature,
         "default": DEFAULT_TEMPERATURE,
     }
     parser.add_argument(
         "--temperature",
-        help=f"temperature {what}: 0 draws the smoothest image, up to about 1 sharper and bolder ones "
-        "(default: %(default)s)",
+        help=f"temperature {what}: 0 draws the smoothest image, up to about 1 sharper and bolder ones"
+        + ("; learned: one sharp image, of networks with a learned prior" if learned else "")
+        + " (default: %(default)s)",
         **{**defaults, **settings},
     )
 
@@ -195,9 +199,9 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
         raise UserError(f"{path} must end in {' or '.join(suffixes)}")
 
 
-def tell_if_steep(temperature: float) -> None:
+def tell_if_steep(temperature: Temperature) -> None:
     """Say that samples of so high a temperature are broken."""
-    if temperature > STEEP:
+    if is_number(temperature) and temperature > STEEP:
         tell(f"temperature {temperature:g} is above {STEEP}, where nearly every sample breaks in places; 0.8 is usual")
 
 
@@ -217,6 +221,10 @@ def window(text: str) -> int:
     if number % 2 == 0:
         raise argparse.ArgumentTypeError(f"{text} must be odd")
     return number
+
+
+def _temperature(text: str) -> Temperature:
+    return LEARNED if is_learned(text) else _number_of_temperature(text)
 
 
 def _tile(text: str) -> Any:
@@ -242,4 +250,6 @@ def _share(text: str) -> float:
     return number
 
 
-_tile.__name__, _resample.__name__, _share.__name__ = "tile", "factor", "number"
+_number_of_temperature = in_range(float, low=0, most=MOST_TEMPERATURE)
+_temperature.__name__, _tile.__name__, _resample.__name__ = "temperature", "tile", "factor"
+_share.__name__ = "number"

@@ -57,7 +57,7 @@ def _add_method_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="SRFlow networks: files, or srflow_x4, srflow_x4_real, srflow_x8_face of the package",
     )
-    arguments.add_temperature(parser, nargs="+", default=[0, DEFAULT_TEMPERATURE])
+    arguments.add_temperature(parser, learned=True, nargs="+", default=[0, DEFAULT_TEMPERATURE])
     arguments.add_adaptive(parser)
     arguments.add_samples(parser, default=10)
     parser.add_argument("--bicubic", action="store_true", help="bicubic upscaling as a row")

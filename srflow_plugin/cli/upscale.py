@@ -14,6 +14,8 @@ from srflow_plugin.checkpoints.shipped import DEFAULT_SCALE
 from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError, counted
 from srflow_plugin.progress import say, tell
+from srflow_plugin.sampling.temperature import check as check_temperature
+from srflow_plugin.sampling.temperature import is_random, label
 
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_output(parser, "folder for the images (made if missing), or a file for one sample of one image")
     parser.add_argument("--recursive", action="store_true", help="take folders in folders, too; OUTPUT gets the same")
-    arguments.add_temperature(parser)
+    arguments.add_temperature(parser, learned=True)
     arguments.add_adaptive(parser)
     arguments.add_samples(parser, default=1)
     parser.add_argument(
@@ -146,7 +148,9 @@ class _Work:
 
         if checkpoint not in self.networks:
             how = self.args.device, self.args.precision, self.args.compile
-            self.networks[checkpoint] = find_network(self.args.scale, self.args.checkpoint or checkpoint, *how)
+            network = find_network(self.args.scale, self.args.checkpoint or checkpoint, *how)
+            check_temperature(self.args.temperature, network)
+            self.networks[checkpoint] = network
         return self.networks[checkpoint]
 
     def _choose(self, source: Path) -> Path:
@@ -177,10 +181,12 @@ def check(args: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     if (args.num_samples < 2 or args.only is not None) and (args.mean or args.std):
         raise UserError("--mean and --std need --num-samples 2 or more, and no --only")
-    if args.temperature == 0 and (args.num_samples > 1 or args.only):
-        raise UserError("at --temperature 0 all samples are equal; leave --num-samples and --only out")
-    if args.temperature == 0 and args.adaptive is not None:
-        raise UserError("at --temperature 0 there is no temperature to lower; leave --adaptive out")
+    if not is_random(args.temperature) and (args.num_samples > 1 or args.only):
+        temperature = label(args.temperature)
+        raise UserError(f"at --temperature {temperature} all samples are equal; leave --num-samples and --only out")
+    if not is_random(args.temperature) and args.adaptive is not None:
+        temperature = label(args.temperature)
+        raise UserError(f"at --temperature {temperature} there is nothing to lower; leave --adaptive out")
     if args.only is not None and args.num_samples > 1 and args.only >= args.num_samples:
         raise UserError(f"--only {args.only} is none of {args.num_samples} samples, which are counted from 0")
     if args.suffix and (Path(args.suffix).name != args.suffix or args.suffix in (".", "..")):

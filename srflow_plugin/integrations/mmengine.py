@@ -31,6 +31,7 @@ from srflow_plugin.checkpoints.load import load_network
 from srflow_plugin.errors import UserError
 from srflow_plugin.flow import full_precision
 from srflow_plugin.images.tensors import to_bgr, to_pixels
+from srflow_plugin.sampling.temperature import Temperature
 from srflow_plugin.sampling.tiling import Tile
 from srflow_plugin.training.distributed import mean_over_ranks
 
@@ -79,7 +80,7 @@ class SRFlow(BaseModel):
     def __init__(
         self,
         network: Mapping[str, Any] | str,
-        temperature: float = 0.0,
+        temperature: Temperature = 0.0,
         seed: int = 0,
         tile: Tile = None,
         data_preprocessor: Mapping[str, Any] | None = None,

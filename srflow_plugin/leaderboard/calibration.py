@@ -11,6 +11,7 @@ import numpy as np
 
 from srflow_plugin.leaderboard.draw import family_of
 from srflow_plugin.metrics.calibration import BIN_EDGES
+from srflow_plugin.sampling.temperature import is_random
 
 Row = dict[str, Any]  # of summary.json
 MIN_VALUES_IN_BIN = 1000  # below that a point of the figure is noise
@@ -49,7 +50,7 @@ def sentences(rows: Sequence[Row], distance: str) -> list[str]:
     """Say for each network of a table at which temperature it is calibrated, and at which its scores are best."""
     families: dict[str, list[Row]] = {}
     for row in rows:
-        if row["tau"] and row.get("rmse") and row.get("predicted_rmse"):
+        if is_random(row["tau"]) and row.get("rmse") and row.get("predicted_rmse"):
             families.setdefault(family_of(row["method"]), []).append(row)
     best = {"CRPS": "crps", "energy score": "energy_score", distance: "distance"}
     found = []

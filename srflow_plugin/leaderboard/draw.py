@@ -29,6 +29,7 @@ from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair, read_pair
 from srflow_plugin.options.files import load_options
 from srflow_plugin.sampling.draw import draw
 from srflow_plugin.sampling.explosions import count_exploded
+from srflow_plugin.sampling.temperature import Temperature, check_has_prior, is_learned, is_random, label
 from srflow_plugin.sampling.tiling import Tile, tile_side
 from srflow_plugin.shares import in_shares, this_process
 
@@ -40,7 +41,7 @@ class Method(NamedTuple):
     """One row of a table: a way to draw samples, or a folder where another program has put them."""
 
     name: str
-    temperature: float | None = None
+    temperature: Temperature | None = None
     num_samples: int = 1
     source: Path | None = None  # checkpoint, option file of a network, or the folder of files; None: bicubic upscaling
     draws: bool = True  # False: the files are there
@@ -134,7 +135,8 @@ def draw_all(
         for source, of_source in by_source.items()
     }
     for source, work in all_work.items():  # before hours are spent on the first
-        _check_network(source, [one.dataset for one in work if undrawn(one)], settings.compile)
+        undrawn_work = [Drawing(one.dataset, one.pair, undrawn(one)) for one in work if undrawn(one)]
+        _check_network(source, undrawn_work, settings.compile)
     for source, work in all_work.items():
         done = sum(not undrawn(one) for one in work)
         network = _load(source, settings.device, settings.compile) if done < len(work) else None
@@ -149,12 +151,18 @@ def draw_all(
             bar.update(len(work) - bar.n)  # those that others have drawn
 
 
-def _check_network(source: Path | None, sets: Sequence[BenchmarkSet], compile: bool) -> None:
-    """Check that a network can be loaded and is of the scale of all data sets that it is to draw."""
-    network = _load(source, "cpu", compile) if sets else None
-    for dataset in sets:
-        if isinstance(network, SRFlowNet) and network.scale != dataset.scale:
-            raise UserError(f"{source} is a network of scale {network.scale}, {dataset.name} of scale {dataset.scale}")
+def _check_network(source: Path | None, work: Sequence[Drawing], compile: bool) -> None:
+    """Check that a network can be loaded, and can draw all that it is to: its scale, and its temperatures."""
+    network = _load(source, "cpu", compile) if work else None
+    if not isinstance(network, SRFlowNet):
+        return
+    for one in work:
+        scale = one.dataset.scale
+        if network.scale != scale:
+            raise UserError(f"{source} is a network of scale {network.scale}, {one.dataset.name} of scale {scale}")
+        for method in one.methods:
+            if is_learned(method.temperature):
+                check_has_prior(network, str(source))
 
 
 def _load(source: Path | None, device: str, compile: bool) -> nn.Module | None:
@@ -288,8 +296,8 @@ def _write(files: Sequence[Path], samples: Tensor) -> None:
         write_image(file, to_pixels(sample))
 
 
-def checkpoint_methods(checkpoint: Path, temperatures: Sequence[float], num_samples: int) -> Iterator[Method]:
-    """Make a checkpoint's rows: one sample at tau = 0, where all are equal, else ``num_samples``."""
+def checkpoint_methods(checkpoint: Path, temperatures: Sequence[Temperature], num_samples: int) -> Iterator[Method]:
+    """Make a checkpoint's rows: ``num_samples`` each, or one sample where all are equal."""
     for temperature in temperatures:
-        name = f"{checkpoint.stem} tau {temperature:g}"
-        yield Method(name, temperature, num_samples if temperature else 1, checkpoint)
+        name = f"{checkpoint.stem} tau {label(temperature)}"
+        yield Method(name, temperature, num_samples if is_random(temperature) else 1, checkpoint)

@@ -22,6 +22,7 @@ from srflow_plugin.leaderboard.draw import Method, Settings, fingerprint, sample
 from srflow_plugin.leaderboard.records import Records
 from srflow_plugin.leaderboard.score import LEVELS
 from srflow_plugin.leaderboard.sets import BenchmarkSet, read_pair
+from srflow_plugin.sampling.temperature import is_number, label
 
 FIGURES_PER_SET = 3
 SAMPLES_IN_FIGURE = 2
@@ -156,7 +157,7 @@ def protocol(method: Method, settings: Settings) -> str:
     """Say how a row's numbers were made."""
     parts = ["RGB border 0, Y border = scale, 8 bit files", f"LR {settings.lr_border}"]
     if method.temperature is not None and method.source is not None:
-        parts += [f"tau {method.temperature:g}, {method.num_samples} samples, seed {settings.seed}"]
+        parts += [f"tau {label(method.temperature)}, {counted(method.num_samples, 'sample')}, seed {settings.seed}"]
         parts += [f"adaptive {settings.adaptive:g}"] if settings.adaptive is not None else []
         parts += [f"resample {settings.resample:g}"] if settings.resample is not None else []
         parts += [f"sha256 {fingerprint(method.source)}"]
@@ -251,13 +252,14 @@ def _curves(
     family_of = {method.name: method.family for method in methods if method.temperature is not None}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
     for family in dict.fromkeys(family_of.values()):
-        curve = sorted((row for row in rows if family_of.get(row["method"]) == family), key=lambda row: row["tau"])
+        of_family = (row for row in rows if family_of.get(row["method"]) == family and is_number(row["tau"]))
+        curve = sorted(of_family, key=lambda row: row["tau"])
         left.plot([row["psnr"] for row in curve], [row["distance"] for row in curve], "o-", label=family)
         for row in curve:
             left.annotate(f"{row['tau']:g}", (row["psnr"], row["distance"]), textcoords="offset points", xytext=(4, 4))
         right.plot([row["tau"] for row in curve], [row["lr_psnr"] for row in curve], "o-", label=family)
     for row in rows:
-        if row["tau"] is None:
+        if not is_number(row["tau"]):
             left.plot(row["psnr"], row["distance"], "s", label=row["method"])
             right.axhline(row["lr_psnr"], linestyle=":", color="grey")
             right.annotate(row["method"], (0, row["lr_psnr"]), textcoords="offset points", xytext=(0, 3))

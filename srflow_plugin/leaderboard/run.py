@@ -20,6 +20,7 @@ from srflow_plugin.leaderboard.score import score_all
 from srflow_plugin.leaderboard.sets import BenchmarkSet
 from srflow_plugin.locks import LockFile, beside_others
 from srflow_plugin.metrics.perceptual import perceptual_distance
+from srflow_plugin.sampling.temperature import Temperature
 from srflow_plugin.shares import this_process
 
 NamedPath = tuple[str, str]
@@ -58,7 +59,7 @@ def run_benchmark(
 def choose_methods(
     *,
     checkpoints: Sequence[str],
-    temperatures: Sequence[float],
+    temperatures: Sequence[Temperature],
     num_samples: int,
     networks: Sequence[NamedPath],
     folders: Sequence[NamedPath],

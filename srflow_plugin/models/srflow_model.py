@@ -18,48 +18,43 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from srflow_plugin.checkpoints.fit import check_encoder_fit
+from srflow_plugin.checkpoints.fit import Weights, check_encoder_fit
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
 from srflow_plugin.flow import full_precision
 from srflow_plugin.models.validation import SRFlowValidation
-from srflow_plugin.options.schema import Degradations, SRFlowPaths, SRFlowTrain, read
+from srflow_plugin.options.schema import Degradations, Section, SRFlowPaths, SRFlowSteps, SRFlowTrain, read
 from srflow_plugin.training.degradations import Degrader
 from srflow_plugin.training.distributed import gather, mean_over_ranks
 from srflow_plugin.training.seeds import degradation_seeds, noise_seeds
 
 
-class SRFlowModel(SRFlowValidation):
-    """SRFlow with its negative log-likelihood.
+class SRFlowTraining(SRFlowValidation):
+    """Steps of a training: in parts, among processes, skipped where they fail. What is trained subclasses say.
 
-    Its options are those of SRFlowPaths, SRFlowTrain and SRFlowVal in :mod:`srflow_plugin.options.schema`.
+    Attributes:
+        trained: what the loss is a function of, and the ranks' gradients are summed of.
     """
 
     net_g: nn.Module
+    trained: nn.Module
+    train_options: SRFlowSteps
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.paths = read(SRFlowPaths, opt["path"])
-        if opt["is_train"]:
-            self.train_options = read(SRFlowTrain, opt["train"])
-        self.encoder_frozen = opt["is_train"] and self.train_options.freeze_encoder_iters > 0
         self.faults = self.faults_in_a_row = 0  # steps that were skipped
         super().__init__(opt)
 
     def init_training_settings(self) -> None:
         paths, train = self.paths, self.train_options
         self.net_g.train()
-        if paths.pretrain_network_encoder and not paths.pretrain_network_g:  # which a resumed run has
-            self.load_encoder(paths.pretrain_network_encoder, paths.param_key_encoder)
         if train.ema_decay > 0:
             self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).eval()
             if paths.pretrain_network_g is not None:
                 self.load_network(self.net_g_ema, paths.pretrain_network_g, paths.strict_load_g, "params_ema")
             else:
                 self._restart_ema()
-        # Asked once: each of the network's flags is a tensor, on a GPU a wait for it.
-        self.actnorms_initialized = self.get_bare_model(self.net_g).initialized
-        self.cri_nll = build_loss(train.nll_opt).to(self.device)
         self.cri_pix, self.cri_perceptual = (
             build_loss(loss_opt).to(self.device) if loss_opt else None
             for loss_opt in (train.pixel_opt, train.perceptual_opt)
@@ -67,18 +62,24 @@ class SRFlowModel(SRFlowValidation):
         self.setup_optimizers()
         self.setup_schedulers()
 
-    def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Wrap for the device; the encoder's gradients are settled before, since DDP looks at them once."""
-        net.encoder.requires_grad_(not self.encoder_frozen)
-        net = net.to(self.device)
+    def setup_optimizers(self) -> None:
+        """Make the optimiser of what is trained."""
+        raise NotImplementedError
+
+    def losses(self, gt: Tensor, lq: Tensor, seeds: list[int] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a part of a batch, and what is logged of it, as shares of the whole batch's."""
+        raise NotImplementedError
+
+    def among_ranks(self, module: nn.Module) -> nn.Module:
+        """Wrap what is trained, so that the ranks' gradients are summed."""
         if not self.opt["dist"]:
-            return net
+            return module
         self.sums_settled = False
         # Buffers stay as they are at the start; torch 2.13 renamed the argument that says so.
         arguments = inspect.signature(DistributedDataParallel).parameters
         sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in arguments else "broadcast_buffers"
         return DistributedDataParallel(
-            net,
+            module,
             device_ids=None if self.device.type == "cpu" else [torch.cuda.current_device()],
             find_unused_parameters=self.opt.get("find_unused_parameters", False),
             **{sync_buffers: False},  # type: ignore[arg-type]
@@ -88,28 +89,13 @@ class SRFlowModel(SRFlowValidation):
         """Load weights from any checkpoint that :mod:`srflow_plugin.checkpoints` knows, released ones included."""
         get_root_logger().info(f"Loading {param_key} of {load_path}.")
         weights = network_weights(read_checkpoint(Path(load_path)), param_key, load_path)
+        weights = self.completed(weights, net)
         self._print_different_keys_loading(net, weights, strict)
         self.get_bare_model(net).load_state_dict(weights, strict=strict)
 
-    def load_encoder(self, load_path: str, param_key: str = "params") -> None:
-        """Load a pretrained RRDB network, of BasicSR or ESRGAN, into the encoder."""
-        get_root_logger().info(f"Loading {param_key} of {load_path} into the encoder.")
-        encoder = self.get_bare_model(self.net_g).encoder
-        weights = encoder_weights(read_checkpoint(Path(load_path)), param_key, load_path)
-        encoder.load_state_dict(check_encoder_fit(weights, encoder, load_path))
-
-    def setup_optimizers(self) -> None:
-        """Make one optimiser with two groups, "flow" and "encoder"; Adam passes over parameters without a gradient."""
-        optim_opt = dict(self.train_options.optim_g)
-        optim_type, lr = optim_opt.pop("type"), optim_opt.pop("lr")
-        lr_encoder = optim_opt.pop("lr_encoder", lr)
-        net = self.get_bare_model(self.net_g)
-        groups = [
-            {"name": "flow", "params": list(net.flow.parameters()), "lr": lr},
-            {"name": "encoder", "params": list(net.encoder.parameters()), "lr": lr_encoder},
-        ]
-        self.optimizer_g = self.get_optimizer(optim_type, groups, lr, **optim_opt)
-        self.optimizers.append(self.optimizer_g)
+    def completed(self, weights: Weights, net: nn.Module) -> Weights:
+        """Fill up a file's weights for a network."""
+        return weights
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Make any optimiser of torch; BasicSR 1.4.2 knows Adam only."""
@@ -117,10 +103,6 @@ class SRFlowModel(SRFlowValidation):
         return optimizer
 
     def optimize_parameters(self, current_iter: int) -> None:
-        if not self.actnorms_initialized:
-            self.initialize_actnorms()
-        if self.encoder_frozen and current_iter > self.train_options.freeze_encoder_iters:
-            self.unfreeze_encoder()
         if self.opt["dist"] and not self.sums_settled:
             self.settle_sums()
 
@@ -151,28 +133,20 @@ class SRFlowModel(SRFlowValidation):
             seeds = list(islice(left, len(gt))) or None
             is_last = number == len(parts)
             # The ranks' gradients are summed once, with the last part's.
-            with nullcontext() if is_last or not self.opt["dist"] else self.net_g.no_sync():  # type: ignore[operator]
-                with_image = bool(self.cri_pix or self.cri_perceptual)
-                terms = self.net_g(gt, lq, terms=True, with_image=with_image, noise_seeds=seeds)
-                image_losses = self.image_losses(terms.image, gt)
-                image_losses = {name: self.share(name) * loss for name, loss in image_losses.items()}
-                loss = self.share("l_nll") * self.cri_nll(terms.nll).mean() + sum(image_losses.values())
+            with nullcontext() if is_last or not self.opt["dist"] else self.trained.no_sync():  # type: ignore[operator]
+                loss, summands = self.losses(gt, lq, seeds)
                 with nullcontext() if self.get_bare_model(self.net_g).precision == "tf32" else full_precision():
                     loss.backward()
-            losses = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
-            for name, value in losses.items():
-                totals[name] = totals[name] + value.detach() / len(parts)
-            for name, value in image_losses.items():
+            for name, value in summands.items():
                 totals[name] = totals[name] + value.detach()
         return dict(totals)
 
-    def share(self, loss: str) -> float:
+    def share(self, loss_opt: Section | None) -> float:
         """Weight of a part's loss, so that all parts of all ranks make the loss of one batch.
 
         DDP takes the mean over ranks, which a sum is not.
         """
-        losses = {"l_nll": self.train_options.nll_opt, "l_pix": self.train_options.pixel_opt}
-        if (losses.get(loss) or {}).get("reduction") == "sum":
+        if (loss_opt or {}).get("reduction") == "sum":
             return float(self.opt["world_size"])
         return 1 / self.train_options.accumulation_steps
 
@@ -216,33 +190,16 @@ class SRFlowModel(SRFlowValidation):
         )
 
     def image_losses(self, image: Tensor | None, gt: Tensor) -> dict[str, Tensor]:
-        """Compute the losses of the tau = 0 image (B, 3, H, W) that the option file asks for, under SRModel's names."""
-        losses = {}
+        """Compute the losses of an image (B, 3, H, W) that the option file asks for, under SRModel's names."""
+        losses: dict[str, Tensor] = {}
+        train = self.train_options
         if self.cri_pix:
-            losses["l_pix"] = self.cri_pix(image, gt)
+            losses["l_pix"] = self.share(train.pixel_opt) * self.cri_pix(image, gt)
         if self.cri_perceptual:
-            losses["l_percep"], losses["l_style"] = self.cri_perceptual(image, gt)
-        return {name: loss for name, loss in losses.items() if loss is not None}
-
-    def initialize_actnorms(self) -> None:
-        """Fit the ActNorms to the first batch, that of all ranks together."""
-        net = self.get_bare_model(self.net_g)
-        net.initialize(self.gt, self.lq, mean_over_ranks, self.noise_seeds)
-        self.actnorms_initialized = True
-        if self.train_options.ema_decay > 0:
-            self._restart_ema()
-        with torch.no_grad():
-            nll = mean_over_ranks(net(self.gt, self.lq, noise_seeds=self.noise_seeds).mean()).item()
-        get_root_logger().info(f"ActNorm layers are initialised from the first batch: l_nll is {nll:.4f} now.")
-
-    def unfreeze_encoder(self) -> None:
-        """Train the encoder, too, from now on."""
-        self.encoder_frozen = False
-        # A new wrapper: one made before does not synchronise parameters that had no gradient then.
-        self.net_g = self.model_to_device(self.get_bare_model(self.net_g))
-        get_root_logger().info(
-            f"The encoder trains from here on (freeze_encoder_iters: {self.train_options.freeze_encoder_iters})."
-        )
+            named = zip(("l_percep", "l_style"), self.cri_perceptual(image, gt), strict=True)
+            share = self.share(train.perceptual_opt)
+            losses |= {name: share * loss for name, loss in named if loss is not None}
+        return losses
 
     def own_state(self) -> dict[str, int]:
         """Make the part of a training state that only this model has."""
@@ -273,3 +230,91 @@ class SRFlowModel(SRFlowValidation):
 
     def _restart_ema(self) -> None:
         self.net_g_ema.load_state_dict(self.get_bare_model(self.net_g).state_dict())
+
+
+class SRFlowModel(SRFlowTraining):
+    """SRFlow with its negative log-likelihood.
+
+    Its options are those of SRFlowPaths, SRFlowTrain and SRFlowVal in :mod:`srflow_plugin.options.schema`.
+    """
+
+    train_options: SRFlowTrain
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        if opt["is_train"]:
+            self.train_options = read(SRFlowTrain, opt["train"])
+        self.encoder_frozen = opt["is_train"] and self.train_options.freeze_encoder_iters > 0
+        super().__init__(opt)
+
+    def init_training_settings(self) -> None:
+        paths = self.paths
+        if paths.pretrain_network_encoder and not paths.pretrain_network_g:  # which a resumed run has
+            self.load_encoder(paths.pretrain_network_encoder, paths.param_key_encoder)
+        # Asked once: each of the network's flags is a tensor, on a GPU a wait for it.
+        self.actnorms_initialized = self.get_bare_model(self.net_g).initialized
+        self.cri_nll = build_loss(self.train_options.nll_opt).to(self.device)
+        super().init_training_settings()
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Wrap for the device; gradients are settled before, since DDP looks at them once."""
+        net.encoder.requires_grad_(not self.encoder_frozen)
+        if net.prior is not None:  # which another model trains
+            net.prior.requires_grad_(False)
+        self.trained = self.among_ranks(net.to(self.device))
+        return self.trained
+
+    def load_encoder(self, load_path: str, param_key: str = "params") -> None:
+        """Load a pretrained RRDB network, of BasicSR or ESRGAN, into the encoder."""
+        get_root_logger().info(f"Loading {param_key} of {load_path} into the encoder.")
+        encoder = self.get_bare_model(self.net_g).encoder
+        weights = encoder_weights(read_checkpoint(Path(load_path)), param_key, load_path)
+        encoder.load_state_dict(check_encoder_fit(weights, encoder, load_path))
+
+    def setup_optimizers(self) -> None:
+        """Make one optimiser with two groups, "flow" and "encoder"; Adam passes over parameters without a gradient."""
+        optim_opt = dict(self.train_options.optim_g)
+        optim_type, lr = optim_opt.pop("type"), optim_opt.pop("lr")
+        lr_encoder = optim_opt.pop("lr_encoder", lr)
+        net = self.get_bare_model(self.net_g)
+        groups = [
+            {"name": "flow", "params": list(net.flow.parameters()), "lr": lr},
+            {"name": "encoder", "params": list(net.encoder.parameters()), "lr": lr_encoder},
+        ]
+        self.optimizer_g = self.get_optimizer(optim_type, groups, lr, **optim_opt)
+        self.optimizers.append(self.optimizer_g)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        if not self.actnorms_initialized:
+            self.initialize_actnorms()
+        if self.encoder_frozen and current_iter > self.train_options.freeze_encoder_iters:
+            self.unfreeze_encoder()
+        super().optimize_parameters(current_iter)
+
+    def losses(self, gt: Tensor, lq: Tensor, seeds: list[int] | None) -> tuple[Tensor, dict[str, Tensor]]:
+        with_image = bool(self.cri_pix or self.cri_perceptual)
+        terms = self.net_g(gt, lq, terms=True, with_image=with_image, noise_seeds=seeds)
+        of_image = self.image_losses(terms.image, gt)
+        nll_opt, steps = self.train_options.nll_opt, self.train_options.accumulation_steps
+        loss = self.share(nll_opt) * self.cri_nll(terms.nll).mean() + sum(of_image.values())
+        of_nll = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}
+        return loss, {**{name: value / steps for name, value in of_nll.items()}, **of_image}
+
+    def initialize_actnorms(self) -> None:
+        """Fit the ActNorms to the first batch, that of all ranks together."""
+        net = self.get_bare_model(self.net_g)
+        net.initialize(self.gt, self.lq, mean_over_ranks, self.noise_seeds)
+        self.actnorms_initialized = True
+        if self.train_options.ema_decay > 0:
+            self._restart_ema()
+        with torch.no_grad():
+            nll = mean_over_ranks(net(self.gt, self.lq, noise_seeds=self.noise_seeds).mean()).item()
+        get_root_logger().info(f"ActNorm layers are initialised from the first batch: l_nll is {nll:.4f} now.")
+
+    def unfreeze_encoder(self) -> None:
+        """Train the encoder, too, from now on."""
+        self.encoder_frozen = False
+        # A new wrapper: one made before does not synchronise parameters that had no gradient then.
+        self.net_g = self.model_to_device(self.get_bare_model(self.net_g))
+        get_root_logger().info(
+            f"The encoder trains from here on (freeze_encoder_iters: {self.train_options.freeze_encoder_iters})."
+        )

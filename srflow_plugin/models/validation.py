@@ -26,6 +26,7 @@ from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.schema import SRFlowVal, read
 from srflow_plugin.progress import with_progress
 from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.temperature import LEARNED, Temperature, is_number, is_random, label
 from srflow_plugin.training.distributed import gather_work, own_share
 from srflow_plugin.training.log import has_boards
 
@@ -70,10 +71,10 @@ class SRFlowValidation(SRModel):
         if "gt" not in data and hasattr(self, "gt"):
             del self.gt  # the one of the image before
 
-    def test(self, temperature: float | None = None) -> None:
+    def test(self, temperature: Temperature | None = None) -> None:
         """Sample ``self.lq``; the temperature is the option file's first one unless given.
 
-        At temperature 0 there is one sample, since all are equal.
+        At temperature 0, and of the learned prior, there is one sample, since all are equal.
         """
         if temperature is None:
             temperature = self.val_options.temperatures[0]
@@ -84,7 +85,7 @@ class SRFlowValidation(SRModel):
             net,
             self.lq,
             temperature,
-            self.val_options.num_samples if temperature > 0 else 1,
+            self.val_options.num_samples if is_random(temperature) else 1,
             self.seed,
             tile=self.val_options.tile,
             resample=self.val_options.resample,
@@ -205,7 +206,7 @@ class SRFlowValidation(SRModel):
         return self.features
 
     def _grid(self, pictures: dict[str, list[np.ndarray]]) -> np.ndarray:
-        """Put the image fed last in a row: LR, bicubic, tau = 0, samples of the highest temperature, ground truth."""
+        """Put the image fed last in a row: LR, bicubic, tau = 0, learned, samples of the highest tau, ground truth."""
         samples = {variant.temperature: pictures[variant.suffix] for variant in self.val_variants}
         if None not in samples:
             samples[None] = [to_pixels(bicubic_upscale(self.lq, self.val_network().scale)[0])]
@@ -213,8 +214,10 @@ class SRFlowValidation(SRModel):
             self.test(0)
             samples[0] = [to_pixels(self.output[0])]
         columns = [("LR", to_pixels(self.lq[0])), ("bicubic", samples[None][0])]
-        for temperature in sorted({0, max(self.val_options.temperatures)}):
-            columns += [(f"tau {temperature:g}", image) for image in samples[temperature][:SAMPLES_PER_GRID]]
+        highest = max(filter(is_number, self.val_options.temperatures), default=0)
+        shown = dict.fromkeys([0, *({LEARNED} & samples.keys()), highest])
+        for temperature in shown:
+            columns += [(f"tau {label(temperature)}", image) for image in samples[temperature][:SAMPLES_PER_GRID]]
         gt = self._gt_picture()
         if gt is not None:
             columns.append(("GT", gt))

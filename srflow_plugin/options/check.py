@@ -21,6 +21,7 @@ from srflow_plugin.options.schema import (
     DATASETS,
     RETIRED,
     SECTIONS,
+    SRFLOW_MODELS,
     Degradations,
     ImageData,
     IoBackend,
@@ -99,7 +100,7 @@ def check_file(opt: Section, is_train: bool) -> None:
         for key, keys in (("optim_g", ("type", "lr")), ("scheduler", ("type",))):
             require(f"train.{key}", opt["train"][key], keys)
     for where, key, names in unknown_keys(opt):
-        if opt["model_type"] == "SRFlowModel" and key not in RETIRED:
+        if opt["model_type"] in SRFLOW_MODELS and key not in RETIRED:
             raise UserError(f"{join(where, key)} is no option{nearest(key, names)}")
 
 
@@ -168,7 +169,7 @@ def _unvalidated(opt: Section) -> list[str]:
     else:
         found = [] if opt["val"].get("metrics") else ["val.metrics is missing: nothing is measured"]
     best, metrics = opt["logger"].get("keep_best"), (opt.get("val") or {}).get("metrics") or {}
-    is_measured = not found and (best in metrics or opt["model_type"] == "SRFlowModel")  # which names them otherwise
+    is_measured = not found and (best in metrics or opt["model_type"] in SRFLOW_MODELS)  # which names them otherwise
     if best and not is_measured:
         found.append(f"logger.keep_best: {best} is never measured, so that no net_g_best.pth is kept")
     return found
@@ -284,8 +285,8 @@ def _check_amp(opt: Section, is_train: bool) -> None:
         if not is_read or amp in (None, "none"):
             continue
         check_types(name, {"amp": amp}, {"amp": hint})
-        if opt["model_type"] == "SRFlowModel" and amp == "float16":
-            raise UserError(f"{name}.amp: float16 is not for SRFlowModel; use bfloat16, or leave amp out")
+        if opt["model_type"] in SRFLOW_MODELS and amp == "float16":
+            raise UserError(f"{name}.amp: float16 is not for {opt['model_type']}; use bfloat16, or leave amp out")
         if opt["model_type"] == "StyleGAN2Model" and is_train:
             raise UserError("train.amp: StyleGAN2Model differentiates within its networks; leave amp out")
 

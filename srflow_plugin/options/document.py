@@ -31,6 +31,7 @@ TABLES: dict[str, Callable[..., Any]] = {
     "network_g": SRFlowNet,
     "path": schema.SRFlowPaths,
     "train": schema.SRFlowTrain,
+    "train, prior": schema.SRFlowPriorTrain,
     "val": schema.SRFlowVal,
     "metric": schema.Metric,
     "logger": schema.Logger,

@@ -26,8 +26,9 @@ from srflow_plugin.metrics.objects import find_metric, settle_better
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
 from srflow_plugin.options.check import REAL_ESRGAN, check_types, require
-from srflow_plugin.options.schema import REAL_ESRGAN_SIDE, Metric, Section, SRFlowTrain, SRFlowVal, read
+from srflow_plugin.options.schema import REAL_ESRGAN_SIDE, SRFLOW_MODELS, Metric, Section, SRFlowVal, read
 from srflow_plugin.options.types import conforms, describe, join, make_whole
+from srflow_plugin.sampling.temperature import is_learned
 
 HANDED_TO_METRICS = ("img", "img2", "lq", "code_length", "better")  # by the model, not by the file
 TRIED_SIZE = (240, 240)  # a multiple of every scale
@@ -57,7 +58,7 @@ def check_registered(opt: Section, is_train: bool) -> None:
         _check_metric(f"val.metrics.{name}", metric, model_type)
     if is_train:
         _check_training(opt["train"], model_type)
-    if model_type == "SRFlowModel":
+    if model_type in SRFLOW_MODELS:
         _check_srflow(opt, is_train)
 
 
@@ -72,7 +73,7 @@ def build_network(opt: Section) -> SRFlowNet:
 
 
 def _check_metric(where: str, metric: Any, model_type: str) -> None:
-    own = ("over",) if model_type == "SRFlowModel" else ()
+    own = ("over",) if model_type in SRFLOW_MODELS else ()
     require(where, metric, ["type"])
     if "." in str(metric["type"]):
         try:
@@ -98,7 +99,7 @@ def try_metric(metric: Section, model_type: str, height: int, width: int) -> Non
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NIQE's, of images that are too small
-        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type == "SRFlowModel" else None)
+        measure([image, image[:, ::-1]], image[::-1], None, metric, 0.0 if model_type in SRFLOW_MODELS else None)
 
 
 def _check_training(train_opt: Section, model_type: str) -> None:
@@ -131,7 +132,7 @@ def _check_schedule(train_opt: Section, kind: Callable[..., Any]) -> None:
 
 
 def _check_srflow(opt: Section, is_train: bool) -> None:
-    """Check what SRFlowModel asks for beyond its keys."""
+    """Check what the models of this project ask for beyond their keys."""
     network, path = inspect.signature(SRFlowNet).bind(**_arguments(opt["network_g"])), opt["path"]
     network.apply_defaults()
     scale = network.arguments["scale"]
@@ -143,9 +144,13 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         _check_batches(opt, max(scale, 2 ** network.arguments["num_levels"]))
     elif not path.get("pretrain_network_g"):
         raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
+    if is_train and opt["model_type"] == "SRFlowPriorModel":
+        _check_prior(opt)
     val = read(SRFlowVal, opt.get("val"))
     if not val.temperatures:
         raise UserError("val.temperature: [] must be one number or a list of some")
+    if any(map(is_learned, val.temperatures)) and not network.arguments["prior_channels"]:
+        raise UserError("val.temperature: learned is of a network with a learned prior: set network_g.prior_channels")
     best = opt["logger"].get("keep_best") if is_train else None
     if best is not None:
         variants = make_val_variants(val.temperatures, val.bicubic, val.metrics or {})
@@ -153,9 +158,19 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         known("logger.keep_best", best, metrics)
 
 
+def _check_prior(opt: Section) -> None:
+    """Check that there is a prior to train, a flow to train it for, and a loss."""
+    if not opt["network_g"].get("prior_channels"):
+        raise UserError("network_g.prior_channels is missing: the width of the prior that is trained, such as 32")
+    if not opt["path"].get("pretrain_network_g"):
+        raise UserError("path.pretrain_network_g is missing: name the network, such as srflow_x4, that gets a prior")
+    if not (opt["train"].get("pixel_opt") or opt["train"].get("perceptual_opt")):
+        raise UserError("train.pixel_opt and train.perceptual_opt are missing: SRFlowPriorModel needs one, or both")
+
+
 def _check_batches(opt: Section, multiple: int) -> None:
     """Check that patches suit the network, and parts of batches the losses."""
-    dataset, train = opt["datasets"]["train"], read(SRFlowTrain, opt["train"])
+    dataset, steps = opt["datasets"]["train"], opt["train"].get("accumulation_steps", 1)
     if dataset["type"] == REAL_ESRGAN:
         if opt["gt_size"] % multiple:
             raise UserError(f"gt_size: {opt['gt_size']} must be a multiple of {multiple}")
@@ -163,7 +178,6 @@ def _check_batches(opt: Section, multiple: int) -> None:
             raise UserError(f"scale: the images of {REAL_ESRGAN}, {REAL_ESRGAN_SIDE} a side, must be a multiple of it")
     if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
         raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
-    steps = train.accumulation_steps
     if isinstance(dataset.get("batch_size_per_gpu"), int) and dataset["batch_size_per_gpu"] % steps:
         raise UserError(
             f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "

@@ -12,13 +12,13 @@ from pathlib import Path
 import lmdb
 from basicsr.utils.registry import LOSS_REGISTRY
 
-from srflow_plugin.checkpoints.fit import check_encoder_fit, check_fit
+from srflow_plugin.checkpoints.fit import check_encoder_fit, check_fit, with_prior_of
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.data.checked import close_files
 from srflow_plugin.data.pairing import LISTS, hr_files, image_names, image_sizes, lines_of_list, names_of_list
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.registered import build_network, try_metric
-from srflow_plugin.options.schema import Section
+from srflow_plugin.options.schema import SRFLOW_MODELS, Section
 
 Sizes = dict[str, tuple[int, int]]
 # Goes through an LMDB, by itself: liblmdb believes its file, and a damaged one can end the process that reads it.
@@ -46,10 +46,13 @@ def check_weights(opt: Section) -> None:
             continue
         try:
             state = read_checkpoint(Path(path))
-            if key == "pretrain_network_g" and opt["model_type"] == "SRFlowModel":
+            if key == "pretrain_network_g" and opt["model_type"] in SRFLOW_MODELS:
                 weights = network_weights(state, opt["path"].get("param_key_g", "params"), path)
-                check_fit(weights, build_network(opt), path, strict=opt["path"].get("strict_load_g", True))
-            elif key == "pretrain_network_encoder" and opt["model_type"] == "SRFlowModel":
+                network = build_network(opt)
+                if opt["model_type"] == "SRFlowPriorModel":
+                    weights = with_prior_of(network, weights)
+                check_fit(weights, network, path, strict=opt["path"].get("strict_load_g", True))
+            elif key == "pretrain_network_encoder" and opt["model_type"] in SRFLOW_MODELS:
                 weights = encoder_weights(state, opt["path"].get("param_key_encoder", "params"), path)
                 check_encoder_fit(weights, build_network(opt).encoder, path)
         except UserError as error:

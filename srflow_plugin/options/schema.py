@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from srflow_plugin.sampling.temperature import Temperature
+
 Section = dict[str, Any]
 Kind = TypeVar("Kind")
 Amp = Literal["bfloat16", "float16", "none"]  # mixed precision
@@ -78,7 +80,7 @@ class TopLevel:
     """The file itself."""
 
     name: str = option("name of the experiment and of its folder")
-    model_type: str = option("class that trains: `SRFlowModel`, or any other that is registered")
+    model_type: str = option("class that trains: `SRFlowModel`, `SRFlowPriorModel`, or any other that is registered")
     scale: int | None = option("upscaling factor of the data", None)
     num_gpu: int | Literal["auto"] = option("number of GPUs, `auto`: those that are there", low=0, high=4096)
     manual_seed: int | None = option("seed of all that is random; none: drawn, and logged", None, low=0, high=2**31)
@@ -214,7 +216,20 @@ class SRTrain(Train):
 
 
 @dataclass(kw_only=True, frozen=True)
-class SRFlowTrain(SRTrain):
+class SRFlowSteps(SRTrain):
+    """`train` of every model of this project."""
+
+    grad_clip: float = option("largest gradient norm", math.inf, low=0)
+    accumulation_steps: int = option(
+        "work on each batch in that many parts, for less memory; the step is the same", 1, low=1, high=MOST_IMAGES
+    )
+    max_skipped_steps: int = option(
+        "a step whose loss or gradient is not finite is skipped; after so many in a row training stops", 10, low=1
+    )
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRFlowTrain(SRFlowSteps):
     """`train` (model_type: SRFlowModel)."""
 
     nll_opt: dict[str, Any] = option("the loss: `type: NLLLoss`; `loss_weight`, `reduction`")
@@ -225,16 +240,21 @@ class SRFlowTrain(SRTrain):
     )
     perceptual_opt: dict[str, Any] | None = option(
         "likewise: any of BasicSR's, or `LPIPSLoss` (`net: alex` or `vgg`, `loss_weight`), whose weights are "
-        "fetched once, and checked",
+        "fetched once, and checked, or `STLPIPSLoss` (the same), whose weights come with its package",
         None,
     )
     freeze_encoder_iters: int = option("number of iterations during which the encoder is frozen", 0, low=0)
-    grad_clip: float = option("largest gradient norm", math.inf, low=0)
-    accumulation_steps: int = option(
-        "work on each batch in that many parts, for less memory; the step is the same", 1, low=1, high=MOST_IMAGES
+
+
+@dataclass(kw_only=True, frozen=True)
+class SRFlowPriorTrain(SRFlowSteps):
+    """`train` (model_type: SRFlowPriorModel)."""
+
+    pixel_opt: dict[str, Any] | None = option(
+        "a loss of the image that the predicted latents decode to: any of BasicSR's", None
     )
-    max_skipped_steps: int = option(
-        "a step whose loss or gradient is not finite is skipped; after so many in a row training stops", 10, low=1
+    perceptual_opt: dict[str, Any] | None = option(
+        "likewise: any of BasicSR's, `STLPIPSLoss` or `LPIPSLoss` (`net: alex` or `vgg`, `loss_weight`)", None
     )
 
 
@@ -254,8 +274,12 @@ class Val:
 class SRFlowVal(Val):
     """`val` (model_type: SRFlowModel)."""
 
-    temperature: float | list[float] = option(
-        "one number or a list; with a list metrics and files end in `_tau0`, `_tau0.9`, ...", 0.9, low=0, high=100
+    temperature: Temperature | list[Temperature] = option(
+        "one number, `learned` (the [learned prior](../explanation/learned_prior.md)), or a list of these; with a list "
+        "metrics and files end in `_tau0`, `_tau0.9`, `_taulearned`, ...",
+        0.9,
+        low=0,
+        high=100,
     )
     num_samples: int = option(
         "per image and temperature above 0; metrics are averaged over samples", 1, low=1, high=10_000
@@ -285,7 +309,7 @@ class SRFlowVal(Val):
     bicubic: bool = option("also measure MATLAB-like bicubic upscaling, as `_bicubic`", False)
 
     @property
-    def temperatures(self) -> list[float]:
+    def temperatures(self) -> list[Temperature]:
         """List of all temperatures, in the file's order."""
         return self.temperature if isinstance(self.temperature, list) else [self.temperature]
 
@@ -444,9 +468,11 @@ RETIRED = {  # keys of BasicSR's older files, which nothing reads any more
     "use_flip": "it is called use_hflip",
 }
 
+SRFLOW_MODELS = ("SRFlowModel", "SRFlowPriorModel")
 # By model, the sections whose keys are all known. Other models have sections of their own.
 SECTIONS: Mapping[str, Mapping[str, type]] = {
     "SRFlowModel": {"path": SRFlowPaths, "train": SRFlowTrain, "val": SRFlowVal, "logger": Logger},
+    "SRFlowPriorModel": {"path": SRFlowPaths, "train": SRFlowPriorTrain, "val": SRFlowVal, "logger": Logger},
     "SRModel": {"path": Paths, "train": SRTrain, "val": Val, "logger": Logger},
 }
 DATASETS: Mapping[str, type] = {"PairedImageDataset": PairedImages, "RealESRGANDataset": RealESRGANImages}

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from srflow_plugin.options.schema import (
     DATASETS,
     SECTIONS,
+    SRFLOW_MODELS,
     Degradations,
     ImageData,
     Logger,
@@ -31,7 +32,7 @@ MISPLACED = {  # in BasicSR's own files for EDVR and RCAN: (section, key) -> whe
 
 def settle(opt: Section) -> list[str]:
     """Settle a file's options in place; list the keys that were moved."""
-    moved = [] if opt.get("model_type") == "SRFlowModel" else list(_move(opt))
+    moved = [] if opt.get("model_type") in SRFLOW_MODELS else list(_move(opt))
     for section, kind in _sections(opt):
         make_whole(section, get_type_hints(kind))
     return moved

@@ -14,6 +14,8 @@ from srflow_plugin.flow import Context
 from srflow_plugin.sampling.adaptive import Adaptive, check_adaptive, factors
 from srflow_plugin.sampling.field import Decoder, Field
 from srflow_plugin.sampling.latents import CPU, Latents
+from srflow_plugin.sampling.temperature import Temperature
+from srflow_plugin.sampling.temperature import check as check_temperature
 from srflow_plugin.sampling.tiling import Band, Tile, draw_bands, tile_side
 
 SEEDS = -(2**63), 2**64  # what torch takes
@@ -48,7 +50,7 @@ class Samples(NamedTuple):
 def draw(
     network: Decoder,
     lq: Tensor,
-    temperature: float = 0.9,
+    temperature: Temperature = 0.9,
     num_samples: int = 1,
     seed: int | None = None,
     *,
@@ -96,7 +98,7 @@ def draw_rows(
     network: Decoder,
     lq: Iterable[Tensor],
     shape: Sequence[int],
-    temperature: float = 0.9,
+    temperature: Temperature = 0.9,
     num_samples: int = 1,
     seed: int | None = None,
     *,
@@ -119,7 +121,8 @@ def draw_rows(
     Raises:
         UserError: a number is impossible; before anything is drawn.
     """
-    _check(temperature, num_samples, seed, only, tile, resample)
+    check_temperature(temperature, network)
+    _check(num_samples, seed, only, tile, resample)
     check_adaptive(adaptive, shape)
     parts = map(network.padded_lq, lq)
     first = next(parts)
@@ -141,11 +144,9 @@ def draw_rows(
     return draw_bands(field, (size[0], size[1]), resample, progress)
 
 
-def _check(
-    temperature: float, num_samples: int, seed: int | None, only: int | None, tile: Tile, resample: float | None
-) -> None:
-    if not 0 <= temperature < float("inf") or num_samples < 1:
-        raise UserError(f"temperature must be >= 0 and num_samples >= 1, not {temperature} and {num_samples}")
+def _check(num_samples: int, seed: int | None, only: int | None, tile: Tile, resample: float | None) -> None:
+    if num_samples < 1:
+        raise UserError(f"num_samples must be 1 or more, not {num_samples}")
     if seed is not None and not SEEDS[0] <= seed < SEEDS[1]:
         raise UserError(f"seed must be a whole number of 64 bits, not {seed}")
     if only is not None and only < 0:

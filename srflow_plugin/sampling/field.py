@@ -15,6 +15,7 @@ from srflow_plugin.flow.windows import Area, Window, cut, enlarged, with_margin
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.sampling import graphs
 from srflow_plugin.sampling.latents import GivenLatents, Latents
+from srflow_plugin.sampling.temperature import Temperature, check_has_prior, is_learned, is_number
 
 BICUBIC_REACH = 2  # LR pixels
 
@@ -34,6 +35,14 @@ class Decoder(Protocol):
     def padded_lq(self, lq: Tensor) -> Tensor: ...
 
 
+class Predictor(Protocol):
+    """Network with a learned prior."""
+
+    def features(self, lq: Tensor) -> Sequence[Context]: ...
+
+    def learned_latents(self, features: Sequence[Context]) -> list[Tensor]: ...
+
+
 class Field:
     """Rows ``first`` to ``last`` of LR images, and the temperature of their latents at each place.
 
@@ -42,8 +51,8 @@ class Field:
     Args:
         network: decodes.
         lq: the LR images (B, 3, rows, w), row after row, of sizes that the network takes.
-        latents: of all of them.
-        temperature: to begin with.
+        latents: of all of them; of learned ones only the size and the samples count.
+        temperature: to begin with. Learned latents are those of temperature 1: calmed, they come closer to 0.
         side: of the largest window that is decoded at once, without its margin.
         features: of the whole images, for windows that are the whole.
         factors: of the temperature to begin with, (B or 1, 1, rows, w), as many rows at a time as ``lq``. Default: 1.
@@ -56,7 +65,7 @@ class Field:
         network: Decoder,
         lq: Iterator[Tensor],
         latents: Latents | GivenLatents,
-        temperature: float,
+        temperature: Temperature,
         side: int,
         features: Sequence[Context] | None = None,
         factors: Iterator[Tensor] | None = None,
@@ -69,7 +78,8 @@ class Field:
         self.first, self.last = 0, 0
         self._coming = lq
         self._factors = factors
-        self._initial = temperature
+        self._predictor: Predictor | None = check_has_prior(network) if is_learned(temperature) else None
+        self._initial = temperature if is_number(temperature) else 1.0
         self._lq: Tensor
         self._temperature: Tensor  # (N, 1, rows, w)
 
@@ -138,12 +148,20 @@ class Field:
 
     def _decoded(self, area: Area, number: int | None) -> Tensor:
         temperature = cut(self._temperature, self._here(area))
-        latents = [sent(level, self._lq) for level in self.latents.window(area)]
         if number is not None:
-            temperature, latents = temperature[number, None], [level[number, None] for level in latents]
+            temperature = temperature[number, None]
+        whole = number is None and area == (slice(0, self.height), slice(0, self.width))
+        features = self.features if whole else None
+        if self._predictor is not None:
+            features = self._predictor.features(self._lq_of(area, number)) if features is None else features
+            predicted = self._predictor.learned_latents(features)  # the same for every sample of an image
+            latents = [level.repeat(len(temperature) // len(level), 1, 1, 1) for level in predicted]
+        else:
+            latents = [sent(level, self._lq) for level in self.latents.window(area)]
+            latents = latents if number is None else [level[number, None] for level in latents]
         latents = [_spread(temperature, level.shape[2:]) * level for level in latents]
-        if self.features is not None and number is None and area == (slice(0, self.height), slice(0, self.width)):
-            return self.network.decode_features(latents, self.features)
+        if features is not None:
+            return self.network.decode_features(latents, features)
         return graphs.decode(self.network, latents, self._lq_of(area, number))
 
     def _lq_of(self, area: Area, number: int | None) -> Tensor:

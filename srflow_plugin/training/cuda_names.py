@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from srflow_plugin.options.schema import SRFLOW_MODELS
+
 
 class OnCPU(TorchFunctionMode):
     """Mode in which ``.cuda()`` and ``device="cuda"`` mean the CPU, and a view is taken of any layout.
@@ -49,5 +51,5 @@ def _is_cuda(value: Any) -> bool:
 
 def of_this_machine(opt: dict[str, Any]) -> AbstractContextManager[Any]:
     """Make the context in which a run's model works."""
-    needs_help = opt["num_gpu"] == 0 and opt["model_type"] != "SRFlowModel"
+    needs_help = opt["num_gpu"] == 0 and opt["model_type"] not in SRFLOW_MODELS
     return OnCPU() if needs_help else nullcontext()

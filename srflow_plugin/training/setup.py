@@ -21,7 +21,7 @@ from srflow_plugin.metrics.published import read_without_code
 from srflow_plugin.options.check import load_checked
 from srflow_plugin.options.registered import check_registered
 from srflow_plugin.options.resources import check_data, check_weights
-from srflow_plugin.options.schema import Section
+from srflow_plugin.options.schema import SRFLOW_MODELS, Section
 from srflow_plugin.training.distributed import any_rank, gather, gather_work, init_dist
 from srflow_plugin.training.log import check_boards
 from srflow_plugin.training.resume import resolve_resume
@@ -184,7 +184,7 @@ def complete_options(opt: Section, root: Path, debug: bool = False) -> None:
 
 def _check_processes(opt: Section, opt_file: str | Path) -> None:
     """Check that several GPUs have a process each."""
-    if opt["is_train"] and opt["model_type"] == "SRFlowModel" and not opt["dist"] and opt["num_gpu"] > 1:
+    if opt["is_train"] and opt["model_type"] in SRFLOW_MODELS and not opt["dist"] and opt["num_gpu"] > 1:
         raise UserError(
             f"num_gpu is {opt['num_gpu']} in one process; start one for each GPU with `torchrun "
             f"--nproc_per_node={opt['num_gpu']} -m srflow_plugin train -opt {opt_file}`, or set num_gpu: 1"

@@ -13,7 +13,7 @@ import torch
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.flow import compiled
 from srflow_plugin.leaderboard.draw import fingerprint
-from tests.helpers import refusal
+from tests.helpers import refusal, small_network
 
 
 @pytest.mark.slow
@@ -57,6 +57,23 @@ def test_temperatures_are_0_and_the_default(
     assert methods[2:] == ["net tau 0", "net tau 0.8"]
 
 
+def test_the_learned_prior_is_a_row(benchmark_command: list[str]) -> None:
+    torch.save({"params": small_network(prior_channels=4).state_dict()}, "net.pth")
+    command = ["benchmark", "-o", "out", "--set", "one", "HR", "LR", "--checkpoint", "net.pth", "--distance", "stlpips"]
+    temperatures = ["--temperature", "0", "0.1", "learned", "--num-samples", "2"]
+    assert srflow_command([*command, *temperatures, "--device", "cpu", "--bicubic"]) == 0
+    rows = {row["method"]: row for row in json.loads(Path("out/summary.json").read_text())}
+    found = {name: (row["tau"], row["samples"]) for name, row in rows.items()}
+    assert found == {
+        "bicubic": (None, 1),
+        "net tau 0": (0, 1),
+        "net tau 0.1": (0.1, 2),
+        "net tau learned": ("learned", 1),
+    }
+    assert "tau learned, 1 samples" in rows["net tau learned"]["protocol"]
+    assert rows["net tau learned"]["psnr"] != rows["net tau 0"]["psnr"]
+
+
 def test_no_compiler_is_told_before_anything_is_drawn(
     benchmark_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +114,7 @@ def test_a_compiler_changes_nothing_but_the_time(benchmark_command: list[str], m
         (["--images", "other", "others"], "others has no img0.png, img0_sample0.png or 000000_sample00000.png"),
         (["--set", "uneven", "images/train", "LR3"], "theirs has no 0.png, 0_sample0.png"),
         (["--set", "x8", "HR", "LR8"], "net.pth is a network of scale 4, x8 of scale 8"),
+        (["--temperature", "0", "learned"], "net.pth has no learned prior, so that its temperature is a number"),
         (["--temperature", "-1"], "argument --temperature: -1 must be 0 or more"),
         (["--num-samples", "0"], "argument --num-samples: 0 must be 1 or more"),
         (["--tile", "0"], "argument --tile: 0 must be 1 or more"),

@@ -20,13 +20,14 @@ from PIL import Image, ImageCms
 from skimage.data import chelsea
 
 from srflow_plugin import bicubic_downscale
+from srflow_plugin.applications.upscale import upscale
 from srflow_plugin.checkpoints.shipped import SHIPPED
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.files import UNFINISHED
 from srflow_plugin.images.files import read_stamp
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.rows import read_photograph
-from tests.helpers import ROOT, Enlarger, noisy, opencv_image, refusal
+from tests.helpers import ROOT, Enlarger, noise_image, noisy, opencv_image, refusal, small_network
 
 ORIENTATION = 0x0112
 
@@ -117,6 +118,9 @@ def test_one_file_to_one_file_and_nothing_is_overwritten(place: Path, capsys: py
         (["in/a.png", "-o", "out", "--device", "gpu"], "device 'gpu' is not known"),
         (["in/a.png", "-o", "out", "--std"], "--mean and --std need --num-samples 2"),
         (["in/a.png", "-o", "out", "--temperature", "0", "--num-samples", "2"], "all samples are equal"),
+        (["in/a.png", "-o", "out", "--temperature", "learned"], "this network has no learned prior, so that its"),
+        (["in/a.png", "-o", "out", "--temperature", "learnt"], "argument --temperature: invalid temperature value"),
+        (["in/a.png", "-o", "out", "--temperature", "learned", "--only", "1"], "at --temperature learned all samples"),
         (["empty", "-o", "out"], "empty has no images"),
     ],
 )
@@ -126,6 +130,26 @@ def test_mistakes_get_one_line(
     Path("empty").mkdir()
     assert message in refused(capsys, *arguments)
     assert not list(Path().glob("out/*"))
+
+
+def test_the_learned_prior_draws_one_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = small_network(prior_channels=4, scale_floor=0.3)
+    with torch.no_grad():
+        step = network.flow.levels[0].get_submodule("bijections.1.actnorm")
+        step.get_parameter("bias").sub_(0.5)  # images around grey, which do not explode
+    torch.save({"params": network.state_dict()}, "net.pth")
+    lq = noise_image(6, 8)
+    Image.fromarray(lq).save("a.png")
+    assert run("a.png", "-o", "out", "--temperature", "learned", "--sheet", "--precision", "float32") == 0
+    assert capsys.readouterr().err == ""
+    assert {path.name for path in Path("out").iterdir()} == {"a.png", "a_sheet.png"}
+    drawn = Image.open("out/a.png")
+    expected = upscale(lq, "learned", checkpoint="net.pth", precision="float32")[0]
+    assert np.array_equal(np.asarray(drawn), expected)
+    assert not np.array_equal(expected, upscale(lq, 0, checkpoint="net.pth", precision="float32")[0])
 
 
 def profile() -> bytes:
@@ -298,6 +322,7 @@ from typing import Any
 import torch
 from torch import nn
 from srflow_plugin.applications import upscale
+from srflow_plugin.applications.upscale import upscale
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.sampling.draw import draw

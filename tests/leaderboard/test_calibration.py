@@ -39,6 +39,7 @@ def test_the_calibrated_temperature_lies_where_the_two_errors_meet(ratios: tuple
 
 def test_a_network_of_several_temperatures_is_told_about() -> None:
     rows = [row(0.8, 0.8, crps=1.5), row(0.9, 1.25, distance=0.1), {"method": "bicubic", "tau": None}]
+    rows.append({**row(0.7, 1.0, crps=0.1), "method": "net tau learned", "tau": "learned"})  # one image is no spread
     (said,) = sentences(rows, "LPIPS alex")
     assert said == (
         "net: samples are as far apart as they are wrong at tau 0.85; lowest CRPS at tau 0.8, energy score at tau 0.8, "

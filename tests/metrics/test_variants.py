@@ -21,6 +21,14 @@ def test_metrics_are_those_that_a_variant_has() -> None:
     ]
 
 
+def test_the_learned_prior_is_a_variant_without_samples() -> None:
+    variants = make_val_variants([0.8, "learned"], False, {"psnr": PSNR, "std": STD})
+    assert [(v.suffix, v.temperature, list(v.metrics)) for v in variants] == [
+        ("_tau0.8", 0.8, ["psnr_tau0.8", "std_tau0.8"]),
+        ("_taulearned", "learned", ["psnr_taulearned"]),
+    ]
+
+
 def test_metrics_say_which_values_are_better() -> None:
     metrics = {"psnr": PSNR, "niqe": NIQE, "odd": {**PSNR, "better": "lower"}}
     (variant,) = make_val_variants([0.9], False, metrics)

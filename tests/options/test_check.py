@@ -47,6 +47,7 @@ MISTAKES = {
     "patch that does not divide": ("datasets:train:gt_size=20", "datasets.train.gt_size: 20 must be a multiple of 8"),
     "missing key": ("train:total_iter=none", "train.total_iter is missing"),
     "missing loss": ("train:nll_opt=none", "train.nll_opt"),
+    "misspelt temperature": ("val:temperature=learnt", "val.temperature: 'learnt' is not a number or learned or a list"),
     "negative temperature": ("val:temperature=-1", "val.temperature: -1 must be 0 or more"),
     "no samples": ("val:num_samples=0", "val.num_samples: 0 must be 1 or more"),
     "no tile": ("val:tile=0", "val.tile: 0 must be 1 or more"),

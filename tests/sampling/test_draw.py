@@ -153,12 +153,14 @@ def test_what_is_cropped_away_is_not_counted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": -1}, "temperature must be >= 0"),
-        ({"temperature": float("nan")}, "temperature must be >= 0"),
-        ({"num_samples": 0}, "num_samples >= 1"),
+        ({"temperature": -1}, "temperature must be 0 or more"),
+        ({"temperature": float("nan")}, "temperature must be 0 or more"),
+        ({"temperature": "learnt"}, 'temperature must be 0 or more and finite, or "learned", not learnt'),
+        ({"temperature": "learned"}, "no learned prior, .* options/train_SRFlow_x4_prior.yml"),
+        ({"num_samples": 0}, "num_samples must be 1 or more"),
         ({"resample": 1.0}, "resample must be from 0 to below 1"),
         ({"tile": 0}, "tile must be 1 or more"),
-        ({"temperature": float("inf")}, "temperature must be >= 0"),
+        ({"temperature": float("inf")}, "temperature must be 0 or more"),
         ({"seed": 2**64}, "seed must be a whole number of 64 bits"),
         ({"only": -1}, "only must be the number of a sample"),
     ],

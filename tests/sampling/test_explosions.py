@@ -115,6 +115,23 @@ def test_what_explodes_at_any_temperature_is_bicubic_and_counted(tile: int | Non
     assert (samples.images != 0.5).sum() <= 2 * 3 * (4 * side) ** 2
 
 
+@pytest.mark.parametrize("tile", [None, 8])
+def test_learned_latents_come_closer_to_0_where_they_explode(tile: int | None) -> None:
+    network = Mock(scale=4, lq_multiple=2, padded_lq=lambda lq: lq, latent_shapes=lambda h, w: [(3, 4 * h, 4 * w)])
+    network.features = lambda lq: [lq]
+    network.learned_latents = lambda features: [features[0].repeat_interleave(4, 2).repeat_interleave(4, 3)]
+    network.decode_features = lambda latents, features: latents[0]
+    lq = torch.full((1, 3, 20, 40), 0.25)
+    lq[..., 9, 21] = 4.0
+    samples = draw(network, lq, "learned", tile=tile, resample=0.5)
+    assert samples.exploded == 1 and samples.replaced == 0
+    around = (..., slice(4 * (9 - REACH), 4 * (10 + REACH)), slice(4 * (21 - REACH), 4 * (22 + REACH)))
+    assert samples.images[..., 36, 84].unique() == 1.0 and (samples.images[around] <= 1.0).all()
+    samples.images[around] = 0.25
+    assert samples.images.unique() == 0.25
+    assert network.decode.call_count == 0
+
+
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_boxes_cover_a_mask_and_do_not_overlap(density: float, seed: int) -> None:
