@@ -46,6 +46,7 @@ from srflow_plugin.leaderboard.sets import BenchmarkSet, Pair, find_set, read_pa
 from srflow_plugin.metrics.samples import Samples
 from srflow_plugin.options.files import load_options
 from srflow_plugin.sampling.draw import draw
+from srflow_plugin.sampling.temperature import LEARNED, Temperature, is_random, label
 
 SETTINGS = Settings(  # of metrics
     seed=0, resample=None, distance="stlpips", net="alex", lr_border="", tile=None, niqe=False, device="cpu"
@@ -107,6 +108,7 @@ class Network(NamedTuple):
     name: str
     scale: int | None = None  # None: any
     source: Path | None = None
+    has_prior: bool = False  # a learned one
 
     @property
     def is_flow(self) -> bool:
@@ -129,17 +131,17 @@ class Column(NamedTuple):
     """Column of a table: a network at a temperature; None for what makes one image."""
 
     network: Network
-    tau: float | None
+    tau: Temperature | None
 
     @property
     def title(self) -> str:
         """Name in tables."""
-        return self.network.name if self.tau is None else f"{self.network.name} tau {self.tau:g}"
+        return self.network.name if self.tau is None else f"{self.network.name} tau {label(self.tau)}"
 
     @property
     def samples(self) -> int:
         """Number of samples of each image."""
-        return SAMPLES if self.tau else 1
+        return SAMPLES if is_random(self.tau) else 1
 
     @property
     def key(self) -> str:
@@ -210,7 +212,8 @@ def columns_of(network: Network, damage: Damage) -> list[Column]:
     """List what a network is asked for."""
     if not network.is_flow:
         return [Column(network, None)]
-    return [Column(network, tau) for tau in (CLEAN_TEMPERATURES if damage == CLEAN else (0.0, TEMPERATURE))]
+    temperatures: list[Temperature] = [*(CLEAN_TEMPERATURES if damage == CLEAN else (0.0, TEMPERATURE))]
+    return [Column(network, tau) for tau in [*temperatures, *([LEARNED] if network.has_prior else [])]]
 
 
 def measure_all(work: Path, sets: Sequence[DamagedSet], networks: Sequence[Network]) -> list[Row]:
@@ -370,9 +373,9 @@ def find_network(word: str) -> Network:
     source = find_checkpoint(file)
     if source.suffix in OPTION_SUFFIXES:
         scale = load_options(source).get("network_g", {}).get("scale", PHOTOGRAPHS.scale)
-    else:
-        scale = load_network(source).scale
-    return Network(name or source.stem, scale, source)
+        return Network(name or source.stem, scale, source)
+    network = load_network(source)
+    return Network(name or source.stem, network.scale, source, network.prior is not None)
 
 
 def named_folder(word: str) -> tuple[str, Path]:

@@ -30,6 +30,7 @@ from srflow_plugin.images.files import read_image, write_image
 from srflow_plugin.images.pictures import comparison_grid, stacked
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.images.tensors import to_pixels, to_tensor
+from srflow_plugin.sampling.temperature import LEARNED, Temperature, is_learned, label
 
 SCALE, QUALITY = 4, 75
 DOCS_QUALITY = 90  # what is seen are the photographs' artefacts, not the sheet's
@@ -66,15 +67,16 @@ class Column(NamedTuple):
 
     label: str
     checkpoint: Path
-    tau: float
+    tau: Temperature
 
 
 def column(word: str) -> Column:
     """Read LABEL=NETWORK@TAU."""
-    label, _, rest = word.partition("=")
+    title, _, rest = word.partition("=")
     network, _, tau = rest.rpartition("@")
     try:
-        return Column(f"{label}, tau {float(tau):g}", find_checkpoint(network), float(tau))
+        temperature: Temperature = LEARNED if is_learned(tau) else float(tau)
+        return Column(f"{title}, tau {label(temperature)}", find_checkpoint(network), temperature)
     except (ValueError, UserError) as error:
         reason = error if isinstance(error, UserError) else f"LABEL=NETWORK@TAU is needed, not {word}"
         raise argparse.ArgumentTypeError(str(reason)) from None
