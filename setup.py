@@ -58,7 +58,7 @@ HUB = ["huggingface-hub>=0.30"]
 COMPLETION = ["shtab>=1.13"]
 DOCS = ["sphinx>=8", "myst-parser>=4", "furo", "sphinx-copybutton", "sphinx-design"]
 
-WEIGHTS = ["srflow_x4", "srflow_x8_face"]  # by name: whatever else lies there stays at home
+WEIGHTS = ["srflow_x4", "srflow_x4_real", "srflow_x8_face"]  # by name: whatever else lies there stays at home
 
 setup(
     name="srflow_plugin",

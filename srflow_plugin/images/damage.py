@@ -10,7 +10,7 @@ import numpy as np
 from srflow_plugin.images.photographs import Photograph, together
 from srflow_plugin.images.rows import Rows
 
-LEAST_QUALITY = 96.0  # of JPEG compression that does no harm
+LEAST_QUALITY = 85.0  # of JPEG compression that the network for clean pictures takes better
 MOST_NOISE = 3.0  # grey levels that are none, or texture
 SIDE = 1024  # pixels of the middle of a picture that are looked at
 JPEG_SIDE = 512  # of these, those in which marks of JPEG are looked for

@@ -70,7 +70,7 @@ def test_the_learned_prior_is_a_row(benchmark_command: list[str]) -> None:
         "net tau 0.1": (0.1, 2),
         "net tau learned": ("learned", 1),
     }
-    assert "tau learned, 1 samples" in rows["net tau learned"]["protocol"]
+    assert "tau learned, 1 sample" in rows["net tau learned"]["protocol"]
     assert rows["net tau learned"]["psnr"] != rows["net tau 0"]["psnr"]
 
 
