@@ -58,9 +58,7 @@ def test_one_command_makes_a_file_from_a_folder(tmp_path: Path) -> None:
     held = sorted(path.name for path in (tmp_path / "out/images/photographs/held").iterdir())
     assert held == ["10.png"] and len(list((tmp_path / "out/images/photographs/train").iterdir())) == 24
     crops = sorted(path.name for path in (tmp_path / "out/images/crops").iterdir())
-    assert crops == [
-        f"{number}_0_0_0.png" for number in range(5)
-    ]  # 5 is held out
+    assert crops == [f"{number}_0_0_0.png" for number in range(5)]  # 5 is held out
     lq = to_tensor(skimage.data.chelsea()[:8, :12])
     for name in ("srflow_x4", "srflow_x4_real"):
         assert load_network(tmp_path / "out" / f"{name}.safetensors").sample(lq, 0).shape == (1, 1, 3, 32, 48)
