@@ -322,7 +322,6 @@ from typing import Any
 import torch
 from torch import nn
 from srflow_plugin.applications import upscale
-from srflow_plugin.applications.upscale import upscale
 from srflow_plugin.cli.main import srflow_command
 from srflow_plugin.images.resize import bicubic_upscale
 from srflow_plugin.sampling.draw import draw
