@@ -15,7 +15,7 @@ from srflow_plugin.cli import arguments
 from srflow_plugin.errors import UserError, counted
 from srflow_plugin.progress import say, tell
 from srflow_plugin.sampling.temperature import check as check_temperature
-from srflow_plugin.sampling.temperature import is_random, label
+from srflow_plugin.sampling.temperature import is_learned, is_random, label
 
 HELP = "super-resolve images"
 EXTRAS = ("mean", "std", "sheet")
@@ -126,6 +126,9 @@ class _Work:
         self.chosen: Counter[str] = Counter()
         choose_device(args.device)
         check_outscale(args.outscale, self._network(self.only).scale if self.only else DEFAULT_SCALE)
+        if is_learned(args.temperature):  # a network without a prior is the fault of no picture
+            for checkpoint in checkpoints:
+                self._network(checkpoint)
         self.how = How(
             args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale, args.adaptive
         )
