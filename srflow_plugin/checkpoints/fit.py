@@ -93,14 +93,16 @@ def hyperparameters(weights: Weights, name: str = "the checkpoint") -> dict[str,
     return arguments
 
 
-def with_prior_of(network: nn.Module, weights: Weights) -> Weights:
-    """Fill up weights without a learned prior with that of a network, which is to be trained.
+def with_prior_of(network: nn.Module, weights: Weights, is_trained: bool = False) -> Weights:
+    """Leave out the learned prior of weights for a network without one.
 
-    Weights with one stay as they are.
+    With ``is_trained`` weights without a prior are filled up with that of the network. Others stay as they are.
     """
-    if any(key.startswith(PRIOR) for key in weights):
-        return weights
-    return {**weights, **{key: value for key, value in network.state_dict().items() if key.startswith(PRIOR)}}
+    own = {key: value for key, value in network.state_dict().items() if key.startswith(PRIOR)}
+    has_prior = any(key.startswith(PRIOR) for key in weights)
+    if not own:
+        return {key: value for key, value in weights.items() if not key.startswith(PRIOR)}
+    return {**weights, **own} if is_trained and not has_prior else weights
 
 
 def setting_buffers(**values: Any) -> Weights:

@@ -38,7 +38,7 @@ class SRFlowPriorModel(SRFlowTraining):
     def completed(self, weights: Weights, net: nn.Module) -> Weights:
         """Fill up weights without a prior; the mean over iterations has the flow that is trained for."""
         if net is self.net_g:
-            return with_prior_of(net, weights)
+            return with_prior_of(net, weights, is_trained=True)
         own = self.net_g.state_dict()
         return {**own, **{key: value for key, value in weights.items() if key.startswith(PRIOR)}}
 

@@ -18,7 +18,7 @@ from basicsr.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from srflow_plugin.checkpoints.fit import Weights, check_encoder_fit
+from srflow_plugin.checkpoints.fit import Weights, check_encoder_fit, with_prior_of
 from srflow_plugin.checkpoints.load import encoder_weights, network_weights, read_checkpoint
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
@@ -88,14 +88,16 @@ class SRFlowTraining(SRFlowValidation):
     def load_network(self, net: nn.Module, load_path: str, strict: bool = True, param_key: str = "params") -> None:
         """Load weights from any checkpoint that :mod:`srflow_plugin.checkpoints` knows, released ones included."""
         get_root_logger().info(f"Loading {param_key} of {load_path}.")
-        weights = network_weights(read_checkpoint(Path(load_path)), param_key, load_path)
-        weights = self.completed(weights, net)
+        of_file = network_weights(read_checkpoint(Path(load_path)), param_key, load_path)
+        weights = self.completed(of_file, net)
+        if len(weights) < len(of_file):
+            get_root_logger().info(f"The learned prior of {load_path} is left out: network_g has no prior_channels.")
         self._print_different_keys_loading(net, weights, strict)
         self.get_bare_model(net).load_state_dict(weights, strict=strict)
 
     def completed(self, weights: Weights, net: nn.Module) -> Weights:
-        """Fill up a file's weights for a network."""
-        return weights
+        """Fit a file's weights to what a network has of a learned prior."""
+        return with_prior_of(self.get_bare_model(net), weights)
 
     def get_optimizer(self, optim_type: str, params: Any, lr: float, **kwargs: Any) -> torch.optim.Optimizer:
         """Make any optimiser of torch; BasicSR 1.4.2 knows Adam only."""

@@ -91,7 +91,7 @@ def check_file(opt: Section, is_train: bool) -> None:
     for phase, dataset in opt["datasets"].items():
         _check_dataset(f"datasets.{phase}", dataset, is_train)
     _check_distinct(opt["datasets"])
-    if opt["model_type"] == "SRFlowModel":
+    if opt["model_type"] in SRFLOW_MODELS:
         _check_degradations(opt, is_train)
     if is_train:
         require("train", opt["train"], required_keys(Train, is_train))
@@ -114,7 +114,7 @@ def unknown_keys(opt: Section) -> Iterator[tuple[str, Any, list[str]]]:
             sections.append((f"datasets.{phase}", dataset, DATASETS[dataset["type"]]))
     for where, section, kind in sections:
         names = [field.name for field in dataclasses.fields(kind)]
-        if kind is TopLevel and opt["model_type"] == "SRFlowModel":
+        if kind is TopLevel and opt["model_type"] in SRFLOW_MODELS:
             names += [field.name for field in dataclasses.fields(Degradations)]
         if isinstance(section, dict):  # a test's logger may be anything
             yield from ((where, key, names) for key in section if key not in names)
@@ -138,7 +138,7 @@ def notes(opt: Section) -> list[str]:
         (f"datasets.{phase}", dataset, DATASETS.get(str(dataset["type"]), ImageData))
         for phase, dataset in opt["datasets"].items()
     ]
-    if opt["model_type"] == "SRFlowModel":
+    if opt["model_type"] in SRFLOW_MODELS:
         sections.append(("", opt, Degradations))
         found += _undegraded(opt)
     for where, section, kind in sections:

@@ -49,8 +49,7 @@ def check_weights(opt: Section) -> None:
             if key == "pretrain_network_g" and opt["model_type"] in SRFLOW_MODELS:
                 weights = network_weights(state, opt["path"].get("param_key_g", "params"), path)
                 network = build_network(opt)
-                if opt["model_type"] == "SRFlowPriorModel":
-                    weights = with_prior_of(network, weights)
+                weights = with_prior_of(network, weights, is_trained=opt["model_type"] == "SRFlowPriorModel")
                 check_fit(weights, network, path, strict=opt["path"].get("strict_load_g", True))
             elif key == "pretrain_network_encoder" and opt["model_type"] in SRFLOW_MODELS:
                 weights = encoder_weights(state, opt["path"].get("param_key_encoder", "params"), path)

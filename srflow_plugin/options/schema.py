@@ -107,7 +107,7 @@ _OF_GAN = "accepted; they are the losses of RealESRGANModel. Set `gt_usm`"
 
 @dataclass(kw_only=True, frozen=True)
 class Degradations:
-    """The file itself, where `datasets.train` is a RealESRGANDataset (model_type: SRFlowModel)."""
+    """The file itself, where `datasets.train` is a RealESRGANDataset (model_type: SRFlowModel or SRFlowPriorModel)."""
 
     gt_size: int = option(
         "side of the HR patches: a multiple of 2^`num_levels` and of the scale", low=1, high=REAL_ESRGAN_SIDE

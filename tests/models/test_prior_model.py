@@ -12,7 +12,7 @@ from basicsr.models import build_model
 from basicsr.utils import set_random_seed
 from torch.nn.parallel import DistributedDataParallel
 
-from srflow_plugin import SRFlowPriorModel
+from srflow_plugin import SRFlowNet, SRFlowPriorModel
 from srflow_plugin.errors import UserError
 from srflow_plugin.options.files import load_options
 from srflow_plugin.options.registered import check_registered
@@ -179,9 +179,24 @@ def test_options_of_the_nll_are_none_of_the_prior(workplace: Path) -> None:
         options("train.nll_opt={type: NLLLoss}")
 
 
-def test_a_prior_of_another_width_does_not_fit(workplace: Path) -> None:
+def network_with_prior() -> SRFlowNet:
+    """Write the network of tiny.yml with a prior into flow.pth."""
     arguments: dict[str, Any] = {key: value for key, value in load_options(TINY)["network_g"].items() if key != "type"}
     network = small_network(**{**arguments, "prior_channels": 5})
     torch.save({"params": network.state_dict()}, "flow.pth")
+    return network
+
+
+def test_a_network_without_a_prior_begins_with_the_flow_of_one_that_has_one(workplace: Path) -> None:
+    weights = network_with_prior().state_dict()
+    opt = load_run("tiny.yml", is_train=True, force=["path.pretrain_network_g=flow.pth"]).opt
+    model: Any = build_model(opt)
+    own = model.net_g.state_dict()
+    assert set(weights) - set(own) == {name for name in weights if name.startswith("prior.")}
+    assert all(torch.equal(weights[name], value) for name, value in own.items())
+
+
+def test_a_prior_of_another_width_does_not_fit(workplace: Path) -> None:
+    network_with_prior()
     with pytest.raises(UserError, match=r"flow\.pth does not fit network_g: prior\.first\.weight is \[5,"):
         options()
