@@ -22,7 +22,7 @@ from srflow_plugin.images.tensors import to_tensor
 from srflow_plugin.sampling.field import Field
 from tests.helpers import noise_image
 
-HEIGHT, WIDTH = 9, 11  # of the LR image; the flow takes multiples of 2
+HEIGHT, WIDTH = 9, 11  # of the LR image, odd
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,10 @@ def test_only_windows_around_the_mask_are_computed(network: SRFlowNet, monkeypat
 
     monkeypatch.setattr(network, "encode", noted)
     redraw(network, image, lq, mask, 0.5)
-    rim = 2 * Field.overlap + 2
-    assert sizes == [(2 + Field.overlap + 2, 2 + Field.overlap + 2), (rim, rim + 4)]
+    rim = 2 * Field.overlap
+    step = 2 ** len(network.flow.levels) // network.scale  # LR pixels that are one in the deepest level
+    corner, height, width = (-(-side // step) * step for side in (3 + Field.overlap, 1 + rim, 6 + rim))
+    assert sizes == [(corner, corner), (height, width)]
 
 
 def test_large_regions_in_windows_are_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:

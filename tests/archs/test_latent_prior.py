@@ -112,7 +112,7 @@ def test_files_without_a_prior_stay_as_they_are() -> None:
     assert hyperparameters(weights)["prior_channels"] == 0
     with_prior = network_with_prior(prior_channels=5).state_dict()
     assert hyperparameters(with_prior)["prior_channels"] == 5
-    network = load_network("srflow_x4")
+    network = load_network("srflow_x8_face")
     assert network.prior is None
     with pytest.raises(UserError, match="this network has no learned prior"):
         network.learned_latents(network.features(torch.rand(1, 3, 4, 4)))

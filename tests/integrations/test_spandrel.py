@@ -94,7 +94,7 @@ def test_what_a_descriptor_says() -> None:
     assert isinstance(model, spandrel.ImageModelDescriptor) and not model.model.training
     assert model.tiling == spandrel.ModelTiling.INTERNAL
     network = load_network(SHIPPED["photo"].path)
-    assert model.tags == [f"{network.encoder.conv_first.out_channels}nf", f"{len(network.encoder.body)}nb", "3x4"]
+    assert model.tags == [f"{network.encoder.conv_first.out_channels}nf", f"{len(network.encoder.body)}nb", "2x6"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (33, 17)])

@@ -35,30 +35,36 @@ def test_one_command_makes_a_file_from_a_folder(tmp_path: Path) -> None:
         opt = yaml.safe_load(path.read_text())
         opt["train"].update(total_iter=2)
         opt["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [1]}
-        if "SRFlow" in path.name:
+        if "nll_opt" in opt["train"]:
             opt["train"].update(freeze_encoder_iters=1)
         del opt["val"]
         opt["network_g"].update(num_feat=8, num_grow_ch=4)
-        opt["datasets"]["train"].update(dataset_enlarge_ratio=1)
-        if opt["path"].get("pretrain_network_g") == "srflow_x4":
-            opt["path"].update(pretrain_network_g="srflow_x4.safetensors")
+        opt["datasets"]["train"].update(dataset_enlarge_ratio=4)
         path.write_text(yaml.safe_dump(opt))
-    images, larger = tmp_path / "photographs", tmp_path / "larger"
+    images = tmp_path / "photographs"
     images.mkdir()
-    larger.mkdir()
-    for number in range(25):
+    for number in range(12):
         write_image(images / f"{number:02d}.png", skimage.data.chelsea()[number : number + 160, : 164 + number])
-    for number in range(6):
-        write_image(larger / f"{number}.png", skimage.data.astronaut()[number : number + 400, number : number + 401])
-    write_image(larger / "flat.png", np.full((400, 400, 3), 128, np.uint8))
-    folders = ["--photographs", str(images), "--real", str(larger)]
-    command = [sys.executable, str(recipe / "train.py"), *folders, "-o", "out"]
+    write_image(images / "large.png", skimage.data.astronaut()[:400, :401])
+    write_image(images / "flat.png", np.full((400, 400, 3), 128, np.uint8))
+    write_image(images / "small.png", skimage.data.chelsea()[:159])
+    command = [sys.executable, str(recipe / "train.py"), "--photographs", str(images), "--real", "-o", "out"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    held = sorted(path.name for path in (tmp_path / "out/images/photographs/held").iterdir())
-    assert held == ["10.png"] and len(list((tmp_path / "out/images/photographs/train").iterdir())) == 24
-    crops = sorted(path.name for path in (tmp_path / "out/images/crops").iterdir())
-    assert crops == [f"{number}_0_0_0.png" for number in range(5)]  # 5 is held out
+    of = {
+        folder: sorted(path.name for path in (tmp_path / "out/images" / folder).iterdir())
+        for folder in ("photographs/held", "photographs/train", "crops", "crops_400")
+    }
+    assert of["photographs/held"] == ["05.png"]
+    assert len(of["photographs/train"]) == 13 and "small.png" not in of["photographs/train"]
+    assert of["crops_400"] == ["large_0_0_0.png"]
+    assert (
+        "00_0_0_0.png" in of["crops"]
+        and "large_1_0_0.png" in of["crops"]
+        and not any("flat" in name for name in of["crops"])
+    )
     lq = to_tensor(skimage.data.chelsea()[:8, :12])
     for name in ("srflow_x4", "srflow_x4_real"):
-        assert load_network(tmp_path / "out" / f"{name}.safetensors").sample(lq, 0).shape == (1, 1, 3, 32, 48)
+        network = load_network(tmp_path / "out" / f"{name}.safetensors")
+        assert network.sample(lq, 0).shape == (1, 1, 3, 32, 48)
+        assert network.prior is not None
