@@ -2,7 +2,7 @@
 
 `python recipes/train.py --photographs FOLDER --real --faces faces/train -o DIR` prepares the data, pretrains each
 encoder with L1 (BasicSR's SRModel), trains the flow with NLL, the encoder frozen, then both, with a loss of the tau = 0
-image beside the NLL, then a learned prior, and packs the mean of the last weights: `DIR/srflow_x4.safetensors`,
+image beside the NLL, and packs the mean of the last weights: `DIR/srflow_x4.safetensors`, with a learned prior,
 `DIR/srflow_x8_face.safetensors`, and with --real `DIR/srflow_x4_real.safetensors`, which begins with the flow of the
 first. Killed, the same command goes on. Of the first folder every tenth photograph and every 48th face is held out.
 docs/results/how_chosen.md has curves and figures.
@@ -31,7 +31,7 @@ LUMA = 0.299, 0.587, 0.114
 LEAST_DETAIL = 6.0  # grey levels; of a crop with less, sky or blurred ground, there is little to learn
 STAGES = {  # of each file: option files, one after the other
     "srflow_x4": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_image", "SRFlow_x4_finish", "SRFlow_x4_prior"),
-    "srflow_x4_real": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_real", "SRFlow_x4_real_prior"),
+    "srflow_x4_real": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_real"),
     "srflow_x8_face": ("RRDB_x8_face", "SRFlow_x8_face", "SRFlow_x8_face_finish", "SRFlow_x8_face_image"),
 }
 STORAGE = {"srflow_x4": "half", "srflow_x4_real": "half", "srflow_x8_face": "compact"}  # 18 MB together

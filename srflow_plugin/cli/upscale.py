@@ -152,7 +152,7 @@ class _Work:
         if checkpoint not in self.networks:
             how = self.args.device, self.args.precision, self.args.compile
             network = find_network(self.args.scale, self.args.checkpoint or checkpoint, *how)
-            check_temperature(self.args.temperature, network)
+            check_temperature(self.args.temperature, network, "this network" if self.only else checkpoint.stem)
             self.networks[checkpoint] = network
         return self.networks[checkpoint]
 

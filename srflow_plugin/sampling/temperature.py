@@ -48,13 +48,13 @@ def check_has_prior(network: Any, name: str = "this network") -> Any:
     return network
 
 
-def check(temperature: Temperature, network: Any) -> None:
+def check(temperature: Temperature, network: Any, name: str = "this network") -> None:
     """Refuse a temperature that is none of a network.
 
     Raises:
         UserError: what would be right.
     """
     if is_learned(temperature):
-        check_has_prior(network)
+        check_has_prior(network, name)
     elif isinstance(temperature, str) or not 0 <= temperature < float("inf"):
         raise UserError(f'temperature must be 0 or more and finite, or "learned", not {temperature}')

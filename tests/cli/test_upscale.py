@@ -435,7 +435,7 @@ def mixed(place: Path) -> Path:
 
 
 def test_networks_without_a_prior_are_the_fault_of_no_picture(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no learned prior" in refusal(capsys, "upscale", "in", "-o", "out", "--temperature", "learned")
+    assert "srflow_x4 has no learned prior" in refusal(capsys, "upscale", "in", "-o", "out", "--temperature", "learned")
 
 
 CHOSEN = {"clean": "srflow_x4", "file": "srflow_x4_real", "noisy": "srflow_x4_real", "pixels": "srflow_x4_real"}
