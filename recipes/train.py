@@ -87,7 +87,7 @@ def cut(source: Path, target: Path, side: int) -> None:
         for number, size in enumerate(SIZES[side]):
             shape = round(image.width * size), round(image.height * size)
             pixels = np.asarray(image.resize(shape, Image.Resampling.LANCZOS) if size < 1 else image)
-            for top, left in corners(*pixels.shape[:2], side):
+            for top, left in corners(len(pixels), pixels.shape[1], side):
                 crop = pixels[top : top + side, left : left + side]
                 if detail(crop) >= LEAST_DETAIL:
                     write_image(target / f"{path.stem}_{number}_{top}_{left}.png", crop)

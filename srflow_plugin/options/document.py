@@ -142,7 +142,7 @@ def _default(option: Option) -> str:
 def json_schema() -> Section:
     """Make a JSON Schema (2020-12) of an option file."""
     top_level = list(options_of(schema.TopLevel))
-    degradations = dict.fromkeys(schema.SRFLOW_MODELS, list(options_of(schema.Degradations)))
+    degradations = {model: list(options_of(schema.Degradations)) for model in schema.SRFLOW_MODELS}
     models = [
         {
             "if": {"properties": {"model_type": {"const": model}}},
