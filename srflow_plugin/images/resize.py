@@ -12,6 +12,7 @@ from srflow_plugin.flow.precision import to_complete
 
 Border = Literal["symmetric", "replicate"]
 ROWS_AT_ONCE = 16  # output rows of one matrix product
+MARGIN = 2  # LR pixels along an edge that the filter makes of what lies beyond it, too
 
 
 def bicubic_downscale(image: np.ndarray, scale: int, border: Border = "symmetric") -> np.ndarray:
@@ -110,6 +111,14 @@ def differentiable_downscale(images: Tensor, scale: int, border: Border = "symme
         for length in (height, width)
     )
     return rows @ images @ columns.T
+
+
+def without_margin(images: Tensor) -> Tensor:
+    """Leave out the two outermost pixels of downscaled patches: they depend on what lies around a patch.
+
+    (B, C, h, w) -> (B, C, h - 4, w - 4).
+    """
+    return images[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def bicubic_upscale(images: Tensor, scale: int) -> Tensor:

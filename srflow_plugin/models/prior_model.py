@@ -55,7 +55,7 @@ class SRFlowPriorModel(SRFlowTraining):
             features = net.features(lq)
         with full_precision():
             latents = self.trained(net.lq_features(features))
-        of_image = self.image_losses(net.decode(latents, lq, features), gt)
+        of_image = self.image_losses(net.decode(latents, lq, features), gt, lq)
         values = torch.cat([level.detach().flatten() for level in latents])
         l_latent = values.square().mean() / self.train_options.accumulation_steps
         return torch.stack(list(of_image.values())).sum(), {**of_image, "l_latent": l_latent}

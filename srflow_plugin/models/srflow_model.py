@@ -23,6 +23,7 @@ from srflow_plugin.checkpoints.load import encoder_weights, network_weights, rea
 from srflow_plugin.errors import TrainingError
 from srflow_plugin.files import save_atomically
 from srflow_plugin.flow import full_precision
+from srflow_plugin.images.resize import differentiable_downscale, without_margin
 from srflow_plugin.models.validation import SRFlowValidation
 from srflow_plugin.options.schema import Degradations, Section, SRFlowPaths, SRFlowSteps, SRFlowTrain, read
 from srflow_plugin.training.degradations import Degrader
@@ -55,9 +56,9 @@ class SRFlowTraining(SRFlowValidation):
                 self.load_network(self.net_g_ema, paths.pretrain_network_g, paths.strict_load_g, "params_ema")
             else:
                 self._restart_ema()
-        self.cri_pix, self.cri_perceptual = (
+        self.cri_pix, self.cri_perceptual, self.cri_lr = (
             build_loss(loss_opt).to(self.device) if loss_opt else None
-            for loss_opt in (train.pixel_opt, train.perceptual_opt)
+            for loss_opt in (train.pixel_opt, train.perceptual_opt, train.consistency_opt)
         )
         self.setup_optimizers()
         self.setup_schedulers()
@@ -191,7 +192,12 @@ class SRFlowTraining(SRFlowValidation):
             "lower train.optim_g.lr or train.grad_clip, or leave the images out that the log names"
         )
 
-    def image_losses(self, image: Tensor | None, gt: Tensor) -> dict[str, Tensor]:
+    @property
+    def has_image_losses(self) -> bool:
+        """Whether the option file asks for a loss of an image beside what the model is trained with."""
+        return bool(self.cri_pix or self.cri_perceptual or self.cri_lr)
+
+    def image_losses(self, image: Tensor, gt: Tensor, lq: Tensor) -> dict[str, Tensor]:
         """Compute the losses of an image (B, 3, H, W) that the option file asks for, under SRModel's names."""
         losses: dict[str, Tensor] = {}
         train = self.train_options
@@ -201,6 +207,9 @@ class SRFlowTraining(SRFlowValidation):
             named = zip(("l_percep", "l_style"), self.cri_perceptual(image, gt), strict=True)
             share = self.share(train.perceptual_opt)
             losses |= {name: share * loss for name, loss in named if loss is not None}
+        if self.cri_lr:
+            smaller, given = (without_margin(lr) for lr in (differentiable_downscale(image, self.opt["scale"]), lq))
+            losses["l_lr"] = self.share(train.consistency_opt) * self.cri_lr(smaller, given)
         return losses
 
     def own_state(self) -> dict[str, int]:
@@ -293,9 +302,8 @@ class SRFlowModel(SRFlowTraining):
         super().optimize_parameters(current_iter)
 
     def losses(self, gt: Tensor, lq: Tensor, seeds: list[int] | None) -> tuple[Tensor, dict[str, Tensor]]:
-        with_image = bool(self.cri_pix or self.cri_perceptual)
-        terms = self.net_g(gt, lq, terms=True, with_image=with_image, noise_seeds=seeds)
-        of_image = self.image_losses(terms.image, gt)
+        terms = self.net_g(gt, lq, terms=True, with_image=self.has_image_losses, noise_seeds=seeds)
+        of_image = self.image_losses(terms.image, gt, lq) if self.has_image_losses else {}
         nll_opt, steps = self.train_options.nll_opt, self.train_options.accumulation_steps
         loss = self.share(nll_opt) * self.cri_nll(terms.nll).mean() + sum(of_image.values())
         of_nll = {"l_nll": terms.nll.mean(), "l_prior": terms.prior.mean(), "l_logdet": terms.logdet.mean()}

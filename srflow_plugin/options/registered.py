@@ -22,6 +22,7 @@ from basicsr.utils.registry import (
 
 from srflow_plugin.archs.srflow_arch import SRFlowNet
 from srflow_plugin.errors import UserError, nearest, short
+from srflow_plugin.images.resize import MARGIN
 from srflow_plugin.metrics.objects import find_metric, settle_better
 from srflow_plugin.metrics.samples import measure
 from srflow_plugin.metrics.variants import make_val_variants
@@ -103,7 +104,7 @@ def try_metric(metric: Section, model_type: str, height: int, width: int) -> Non
 
 
 def _check_training(train_opt: Section, model_type: str) -> None:
-    for key in ("nll_opt", "pixel_opt", "perceptual_opt"):
+    for key in ("nll_opt", "pixel_opt", "perceptual_opt", "consistency_opt"):
         if train_opt.get(key):
             registered_section(f"train.{key}", train_opt[key], LOSS_REGISTRY)
     scheduler = known("train.scheduler.type", train_opt["scheduler"]["type"], SCHEDULERS)
@@ -142,6 +143,8 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         raise UserError(f"scale: {opt.get('scale')} and network_g.scale: {scale} must agree")
     if is_train:
         _check_batches(opt, max(scale, 2 ** network.arguments["num_levels"]))
+        if opt["train"].get("consistency_opt"):
+            _check_consistency(opt)
     elif not path.get("pretrain_network_g"):
         raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
     if is_train and opt["model_type"] == "SRFlowPriorModel":
@@ -166,6 +169,15 @@ def _check_prior(opt: Section) -> None:
         raise UserError("path.pretrain_network_g is missing: name the network, such as srflow_x4, that gets a prior")
     if not (opt["train"].get("pixel_opt") or opt["train"].get("perceptual_opt")):
         raise UserError("train.pixel_opt and train.perceptual_opt are missing: SRFlowPriorModel needs one, or both")
+
+
+def _check_consistency(opt: Section) -> None:
+    """Check that the LR images are small HR images and nothing else, and that patches have something to compare."""
+    dataset, least = opt["datasets"]["train"], 2 * MARGIN * opt["scale"]
+    if dataset["type"] == REAL_ESRGAN:
+        raise UserError(f"train.consistency_opt compares with LR images that {REAL_ESRGAN} degrades; leave it out")
+    if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] <= least:
+        raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be above {least} for train.consistency_opt")
 
 
 def _check_batches(opt: Section, multiple: int) -> None:

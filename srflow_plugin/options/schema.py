@@ -219,6 +219,12 @@ class SRTrain(Train):
 class SRFlowSteps(SRTrain):
     """`train` of every model of this project."""
 
+    consistency_opt: dict[str, Any] | None = option(
+        "a loss between the LR image and the image of `pixel_opt`, made smaller as MATLAB's bicubic does: any of "
+        "BasicSR's pixel losses. For LR images that are made in that way, not for degraded ones. Two pixels along a "
+        "patch's border are left out: they depend on what lies around it",
+        None,
+    )
     grad_clip: float = option("largest gradient norm", math.inf, low=0)
     accumulation_steps: int = option(
         "work on each batch in that many parts, for less memory; the step is the same", 1, low=1, high=MOST_IMAGES

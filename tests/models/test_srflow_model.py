@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import basicsr.archs.vgg_arch
+import numpy as np
 import pytest
 import torch
 import torchvision
 from basicsr.models import build_model
 from basicsr.utils import set_random_seed
 
-from srflow_plugin import SRFlowModel
+from srflow_plugin import SRFlowModel, bicubic_downscale
 from srflow_plugin.errors import TrainingError
+from srflow_plugin.images.resize import differentiable_downscale
+from srflow_plugin.images.tensors import to_tensor
 from srflow_plugin.options.schema import Section
 from srflow_plugin.training.resume import read_state, resolve_resume
 from tests.helpers import image_pair, model_batch, train_model
@@ -140,6 +143,30 @@ def test_the_tau_0_image_has_the_losses_asked_for(tiny_options: Section, monkeyp
     assert log["l_percep"] > 0 and "l_style" not in log
     assert log["l_nll"] == pytest.approx(log["l_prior"] + log["l_logdet"], rel=1e-5)
     assert not torch.allclose(gradients[0], gradients[3])
+
+
+def test_consistency_is_of_what_a_patch_alone_decides(tiny_options: Section) -> None:
+    photograph = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    patches = [np.s_[8:40, 16:48], np.s_[24:56, 0:32]]
+    small = bicubic_downscale(photograph, 4)
+    gt = torch.stack([to_tensor(photograph[patch])[0] for patch in patches])
+    lq = torch.stack([to_tensor(small[tuple(slice(s.start // 4, s.stop // 4) for s in patch)])[0] for patch in patches])
+    tiny_options["train"]["consistency_opt"] = {"type": "L1Loss", "loss_weight": 3}
+    tiny_options["train"]["accumulation_steps"] = 2
+    model = build_model(tiny_options)
+    # The image itself is consistent with its LR image, to the rounding of the latter; its border would not be.
+    rounding = 1 / 255
+    assert model.image_losses(gt, gt, lq)["l_lr"] < 3 / 2 * rounding
+    assert (differentiable_downscale(gt, 4) - lq).abs().max() > 5 * rounding
+
+    model.feed_data({"gt": gt, "lq": lq, "gt_path": ["a", "b"]})
+    train_model(model, 1, 1)
+    model.feed_data({"gt": gt, "lq": lq, "gt_path": ["a", "b"]})
+    with torch.no_grad():
+        image = model.net_g.sample(model.lq, temperature=0)[0]
+    model.optimize_parameters(2)
+    apart = (differentiable_downscale(image, 4) - lq)[..., 2:-2, 2:-2].abs().mean().item()
+    assert model.get_current_log()["l_lr"] == pytest.approx(3 * apart, rel=1e-4)
 
 
 @pytest.mark.parametrize(
