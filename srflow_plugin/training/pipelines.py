@@ -229,6 +229,8 @@ class Training:
         self.validation.tb_logger = self.boards.writer
         # Its time begins here: a better estimate without the first iteration.
         shown = {**self.opt, "logger": {**self.opt["logger"], "use_tb_logger": self.boards.writer is not None}}
+        # BasicSR's estimate leaves out one iteration too many: after the last one it would be "-1 day".
+        shown["train"] = {**self.opt["train"], "total_iter": self.options.total_iter + 1}
         self.message_logger = MessageLogger(shown, self.progress.iteration, self.boards.writer)
 
     def _log_start(self) -> None:

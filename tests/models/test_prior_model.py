@@ -95,6 +95,19 @@ def test_gradients_are_those_of_the_image_that_is_drawn(flow: dict[str, torch.Te
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.net_g.prior.parameters())
 
 
+def test_the_prior_can_be_trained_to_agree_with_the_lr_image(flow: dict[str, torch.Tensor]) -> None:
+    consistency = "consistency_opt: {type: MSELoss, loss_weight: 100}"
+    force = changes("datasets.train.gt_size=24", losses=f"{LOSSES}, {consistency}")
+    model = build_model(load_run("tiny.yml", is_train=True, force=force).opt)
+    gt, lq = image_pair(4, 8, 8)
+    logs = []
+    for step in range(1, 7):
+        model.feed_data({"gt": gt, "lq": lq})
+        model.optimize_parameters(step)
+        logs.append(model.get_current_log())
+    assert {"l_pix", "l_lr"} < set(logs[0]) and logs[-1]["l_lr"] < 0.9 * logs[0]["l_lr"]
+
+
 def test_a_resumed_run_is_the_same_run(flow: dict[str, torch.Tensor]) -> None:
     opt = options("train.accumulation_steps=2")
     set_random_seed(0)

@@ -8,7 +8,9 @@ import multiprocessing
 import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -66,6 +68,15 @@ def test_a_bad_image_ends_the_processes_that_read(workplace: Path) -> None:
         train_pipeline(run)
     # Its traceback keeps the iterator, as that of a command does, which would wait for them at its end.
     assert told.tb is not None and multiprocessing.active_children() == []
+
+
+def test_the_time_that_is_left_ends_at_none(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("basicsr.utils.logger.time", SimpleNamespace(time=count(0, 100).__next__))
+    assert train("train:total_iter=3", WITHOUT_VALIDATION, "logger:print_freq=1") == 0
+    left = re.findall(r"iter: +(\d+),.*eta: ([^,]+),", capsys.readouterr().err)
+    assert left[-1] == ("3", "0:00:00") and left[0][1] not in ("0:00:00", "-1 day")
 
 
 @pytest.mark.slow
