@@ -30,8 +30,15 @@ SIZES = {CROP: (1, 3 / 4, 1 / 2, 1 / 3), REAL_CROP: (1, 1 / 2, 1 / 3)}  # of a p
 LUMA = 0.299, 0.587, 0.114
 LEAST_DETAIL = 6.0  # grey levels; of a crop with less, sky or blurred ground, there is little to learn
 STAGES = {  # of each file: option files, one after the other
-    "srflow_x4": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_image", "SRFlow_x4_finish", "SRFlow_x4_prior"),
-    "srflow_x4_real": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_real"),
+    "srflow_x4": (
+        "RRDB_x4",
+        "SRFlow_x4",
+        "SRFlow_x4_image",
+        "SRFlow_x4_finish",
+        "SRFlow_x4_consistent",
+        "SRFlow_x4_prior",
+    ),
+    "srflow_x4_real": ("RRDB_x4", "SRFlow_x4", "SRFlow_x4_real", "SRFlow_x4_real_finish"),
     "srflow_x8_face": ("RRDB_x8_face", "SRFlow_x8_face", "SRFlow_x8_face_finish", "SRFlow_x8_face_image"),
 }
 STORAGE = {"srflow_x4": "half", "srflow_x4_real": "half", "srflow_x8_face": "compact"}  # 18 MB together

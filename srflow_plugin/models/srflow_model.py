@@ -194,7 +194,7 @@ class SRFlowTraining(SRFlowValidation):
 
     @property
     def has_image_losses(self) -> bool:
-        """Whether the option file asks for a loss of an image beside what the model is trained with."""
+        """Say whether the option file asks for a loss of an image beside what the model is trained with."""
         return bool(self.cri_pix or self.cri_perceptual or self.cri_lr)
 
     def image_losses(self, image: Tensor, gt: Tensor, lq: Tensor) -> dict[str, Tensor]:
