@@ -18,7 +18,8 @@ import numpy as np
 TITLES = {
     "RRDB_x4": "encoder, x4",
     "SRFlow_x4": "flow, x4",
-    "SRFlow_x4_image": "photographs, x4",
+    "SRFlow_x4_image": "both, x4",
+    "SRFlow_x4_consistent": "both, consistent, x4",
     "SRFlow_x4_real": "real photographs, x4",
     "SRFlow_x8_face_image": "faces, x8",
 }
