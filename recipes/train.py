@@ -11,7 +11,6 @@ docs/results/how_chosen.md has curves and figures.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -132,8 +131,7 @@ def train(output: Path, name: str) -> None:
 
 
 def run(folder: Path, *arguments: str) -> None:
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    subprocess.run([sys.executable, "-m", "srflow_plugin", *arguments], cwd=folder, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "srflow_plugin", *arguments], cwd=folder, check=True)
 
 
 if __name__ == "__main__":
