@@ -229,6 +229,7 @@ DEGRADATION_MISTAKES = {
     "two sizes of patches": ("datasets.train.gt_size=32", "gt_size: 16 and datasets.train.gt_size: 32 must agree"),
     "patches larger than images": ("gt_size=408", "gt_size: 408 must be at most 400"),
     "degraded pairs": ("high_order_degradation=false", "high_order_degradation: false is for pairs, and datasets.train.type is RealESRGANDataset"),
+    "agreement with damage": ("train:consistency_opt:type=L1Loss", "train.consistency_opt compares with LR images that RealESRGANDataset degrades"),
     "no pairs to validate on": ("datasets.val.type=RealESRGANDataset", "datasets.val.type: RealESRGANDataset makes no LR images; validate and test on pairs"),
 }  # fmt: skip
 
