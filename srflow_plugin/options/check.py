@@ -361,6 +361,8 @@ def _check_degradations(opt: Section, is_train: bool) -> None:
         raise UserError(f"high_order_degradation: false is for pairs, and datasets.train.type is {REAL_ESRGAN}")
     if not opt.get("resize_modes", True):
         raise UserError("resize_modes: [] must name one filter or more")
+    if (opt.get("train") or {}).get("consistency_opt"):
+        raise UserError(f"train.consistency_opt compares with LR images that {REAL_ESRGAN} degrades; leave it out")
     if train.get("gt_size") not in (None, opt["gt_size"]):
         raise UserError(f"gt_size: {opt['gt_size']} and datasets.train.gt_size: {train['gt_size']} must agree")
 

@@ -143,8 +143,6 @@ def _check_srflow(opt: Section, is_train: bool) -> None:
         raise UserError(f"scale: {opt.get('scale')} and network_g.scale: {scale} must agree")
     if is_train:
         _check_batches(opt, max(scale, 2 ** network.arguments["num_levels"]))
-        if opt["train"].get("consistency_opt"):
-            _check_consistency(opt)
     elif not path.get("pretrain_network_g"):
         raise UserError("path.pretrain_network_g is missing: name the checkpoint to test")
     if is_train and opt["model_type"] == "SRFlowPriorModel":
@@ -171,15 +169,6 @@ def _check_prior(opt: Section) -> None:
         raise UserError("train.pixel_opt and train.perceptual_opt are missing: SRFlowPriorModel needs one, or both")
 
 
-def _check_consistency(opt: Section) -> None:
-    """Check that the LR images are small HR images and nothing else, and that patches have something to compare."""
-    dataset, least = opt["datasets"]["train"], 2 * MARGIN * opt["scale"]
-    if dataset["type"] == REAL_ESRGAN:
-        raise UserError(f"train.consistency_opt compares with LR images that {REAL_ESRGAN} degrades; leave it out")
-    if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] <= least:
-        raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be above {least} for train.consistency_opt")
-
-
 def _check_batches(opt: Section, multiple: int) -> None:
     """Check that patches suit the network, and parts of batches the losses."""
     dataset, steps = opt["datasets"]["train"], opt["train"].get("accumulation_steps", 1)
@@ -190,6 +179,9 @@ def _check_batches(opt: Section, multiple: int) -> None:
             raise UserError(f"scale: the images of {REAL_ESRGAN}, {REAL_ESRGAN_SIDE} a side, must be a multiple of it")
     if isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] % multiple:
         raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be a multiple of {multiple}")
+    least = 2 * MARGIN * opt["scale"]
+    if opt["train"].get("consistency_opt") and isinstance(dataset.get("gt_size"), int) and dataset["gt_size"] <= least:
+        raise UserError(f"datasets.train.gt_size: {dataset['gt_size']} must be above {least} for train.consistency_opt")
     if isinstance(dataset.get("batch_size_per_gpu"), int) and dataset["batch_size_per_gpu"] % steps:
         raise UserError(
             f"train.accumulation_steps: {steps} must divide datasets.train.batch_size_per_gpu, "
