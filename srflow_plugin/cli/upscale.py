@@ -127,8 +127,7 @@ class _Work:
         choose_device(args.device)
         check_outscale(args.outscale, self._network(self.only).scale if self.only else DEFAULT_SCALE)
         if is_learned(args.temperature):  # a network without a prior is the fault of no picture
-            for checkpoint in checkpoints:
-                self._network(checkpoint)
+            self._check_priors(checkpoints)
         self.how = How(
             args.temperature, args.num_samples, args.seed, args.tile, args.only, args.outscale, args.adaptive
         )
@@ -144,6 +143,19 @@ class _Work:
         self._say(job.source, told.notes)
         self.exploded += told.exploded
         self.images += told.exploded > 0
+
+    def _check_priors(self, checkpoints: Sequence[Path]) -> None:
+        """Refuse candidates without a learned prior, and name one that has it."""
+        having, refused = [], None
+        for checkpoint in checkpoints:
+            try:
+                self._network(checkpoint)
+                having.append(checkpoint.stem)
+            except UserError as error:
+                refused = error
+        if refused:
+            hint = f"; {having[0]} has one: --checkpoint {having[0]}" if having else ""
+            raise UserError(f"{refused}{hint}") from None
 
     def _network(self, checkpoint: Path) -> Any:
         """Load a network once, and only if a picture needs it."""

@@ -440,7 +440,17 @@ def mixed(place: Path) -> Path:
 
 
 def test_networks_without_a_prior_are_the_fault_of_no_picture(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "srflow_x4 has no learned prior" in refusal(capsys, "upscale", "in", "-o", "out", "--temperature", "learned")
+    said = refusal(capsys, "upscale", "in", "-o", "out", "--temperature", "learned")
+    assert "srflow_x4_real has no learned prior" in said and "has one" not in said
+
+
+def test_of_candidates_the_one_that_has_a_prior_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noise_image(8, 8)).save("a.png")
+    said = refusal(capsys, "upscale", "a.png", "-o", "out", "--temperature", "learned")
+    assert "srflow_x4_real has no learned prior" in said and "srflow_x4 has one: --checkpoint srflow_x4" in said
 
 
 CHOSEN = {"clean": "srflow_x4", "file": "srflow_x4_real", "noisy": "srflow_x4_real", "pixels": "srflow_x4_real"}
