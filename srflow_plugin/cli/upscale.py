@@ -146,16 +146,16 @@ class _Work:
 
     def _check_priors(self, checkpoints: Sequence[Path]) -> None:
         """Refuse candidates without a learned prior, and name one that has it."""
-        having, refused = [], None
+        having, refusals = [], []
         for checkpoint in checkpoints:
             try:
                 self._network(checkpoint)
                 having.append(checkpoint.stem)
             except UserError as error:
-                refused = error
-        if refused:
+                refusals.append(error)
+        if refusals:
             hint = f"; {having[0]} has one: --checkpoint {having[0]}" if having else ""
-            raise UserError(f"{refused}{hint}") from None
+            raise UserError(f"{refusals[0]}{hint}")
 
     def _network(self, checkpoint: Path) -> Any:
         """Load a network once, and only if a picture needs it."""

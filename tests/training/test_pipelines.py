@@ -77,6 +77,9 @@ def test_the_time_that_is_left_ends_at_none(
     assert train("train:total_iter=3", WITHOUT_VALIDATION, "logger:print_freq=1") == 0
     left = re.findall(r"iter: +(\d+),.*eta: ([^,]+),", capsys.readouterr().err)
     assert left[-1] == ("3", "0:00:00") and left[0][1] not in ("0:00:00", "-1 day")
+    assert train("train:total_iter=5", WITHOUT_VALIDATION, "logger:print_freq=1", "--auto_resume") == 0
+    left = re.findall(r"iter: +(\d+),.*eta: ([^,]+),", capsys.readouterr().err)
+    assert left[-1] == ("5", "0:00:00") and left[0][1] not in ("0:00:00", "-1 day")
 
 
 @pytest.mark.slow
