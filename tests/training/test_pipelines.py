@@ -70,9 +70,12 @@ def test_a_bad_image_ends_the_processes_that_read(workplace: Path) -> None:
     assert told.tb is not None and multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("model", ["SRFlowModel", "SRModel"])
 def test_the_time_that_is_left_ends_at_none(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if model == "SRModel":
+        as_sr_model()
     monkeypatch.setattr("basicsr.utils.logger.time", SimpleNamespace(time=count(0, 100).__next__))
     assert train("train:total_iter=3", WITHOUT_VALIDATION, "logger:print_freq=1") == 0
     left = re.findall(r"iter: +(\d+),.*eta: ([^,]+),", capsys.readouterr().err)
